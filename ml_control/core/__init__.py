@@ -1,0 +1,1 @@
+"""Pure decisions and records: no Dagster, no network, no file system."""

@@ -1,0 +1,1 @@
+"""The platform on one machine: SQLite, subprocesses, HTTP on loopback, folders."""

@@ -1,0 +1,225 @@
+"""What ml-control asks of a platform. Each port has an adapter under ``local`` and one under
+``aws`` with the same file name, and one contract suite that both pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Table = Literal["model-metadata", "training-metrics", "ab-test-config", "control-ledger"]
+TABLES: tuple[Table, ...] = (
+    "model-metadata",
+    "training-metrics",
+    "ab-test-config",
+    "control-ledger",
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of a table. ``version`` grows by one with every write of the item."""
+
+    pk: str
+    sk: str
+    body: Mapping[str, Any]
+    index: str | None = None  # items with the same index value can be listed, sorted by sk
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Put:
+    """Write an item. ``expect``: the version it must have now (0 = absent, None = any)."""
+
+    table: Table
+    item: Item
+    expect: int | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """Require that an item exists and its body has these top-level values; writes nothing."""
+
+    table: Table
+    pk: str
+    sk: str
+    equals: Mapping[str, Any]
+
+
+class Tables(Protocol):
+    """The registry's storage: keyed items, conditional writes, one secondary index a table."""
+
+    def get(self, table: Table, pk: str, sk: str) -> Item | None:
+        """The item as last committed, or None."""
+        ...
+
+    def query(
+        self,
+        table: Table,
+        pk: str,
+        *,
+        prefix: str = "",
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Item]:
+        """Items of one partition key, sorted by sort key, whose sort key begins with prefix."""
+        ...
+
+    def query_index(
+        self, table: Table, index: str, *, prefix: str = "", limit: int | None = None
+    ) -> Iterator[Item]:
+        """Items with this index value, sorted by sort key, whose sort key begins with prefix."""
+        ...
+
+    def count_index(self, table: Table, index: str) -> int:
+        """How many items have this index value."""
+        ...
+
+    def transact(self, writes: Sequence[Put | Check]) -> None:
+        """All writes or none. Raises ``Conflict`` naming the first condition that did not hold.
+
+        At most 100 writes, the smaller of the platforms' limits.
+        """
+        ...
+
+    def write_each(self, writes: Sequence[Put]) -> list[bool]:
+        """Each write on its own, any number of them; False where its condition did not hold."""
+        ...
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A source's word that an object version exists. ``handle`` is what acknowledging needs."""
+
+    bucket: str
+    key: str
+    version: str
+    size: int
+    path: str  # lake key of the bytes
+    at: float
+    handle: str
+    refused: str = ""  # why it cannot be admitted at all, if so
+
+
+class Notifications(Protocol):
+    """Where word of new objects comes from."""
+
+    def receive(self, pipeline: str, settle: float, limit: int) -> list[Notice]:
+        """Objects not yet acknowledged, whole and pinned in the lake, oldest first.
+
+        A notice may come again until it is acknowledged, and may be a duplicate.
+        """
+        ...
+
+    def acknowledge(self, notices: Iterable[Notice]) -> None:
+        """Drop notices that the ledger now holds. Doing it twice is harmless."""
+        ...
+
+    def admit(self, pipeline: str, key: str, file: Path) -> Notice:
+        """Copy a file into the lake whole, at once, and give its notice (already settled)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A request to train. The name is a digest of everything that decides the result."""
+
+    name: str
+    container: str
+    hyperparameters: Mapping[str, str]
+    channels: Mapping[str, Sequence[Path]]  # train, validation: label first, no header
+    golden: Path  # feature rows (no label) that the training process itself predicts
+    max_runtime: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """The metrics of one boosting round, by name (``train-auc``, ``validation-auc``)."""
+
+    index: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training job left."""
+
+    job: str
+    model: Path  # the booster file, UBJ or JSON, cut to the chosen round
+    rounds: Sequence[Round]
+    best_iteration: int  # index of the last round kept
+    watched: str  # name of the metric that chose it, e.g. validation-logloss
+    watched_value: float  # its logged value at best_iteration
+    golden_predictions: Sequence[Sequence[float]]
+    seconds: float
+    adopted: bool = False  # an earlier identical job's result was taken
+
+
+class Trainer(Protocol):
+    """Runs training jobs under the container's contract."""
+
+    def train(self, job: TrainingJob, on_round: Callable[[Round], None]) -> TrainingResult:
+        """Run the job, or adopt the running or finished job of the same name.
+
+        Raises ``PlatformFailed`` with the job's own failure text, ``InvalidSpec`` when the
+        container refuses the hyperparameters, ``Retryable`` when it was ended from outside.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """What an endpoint is doing now."""
+
+    name: str
+    state: Literal["Creating", "InService", "Failed", "Missing"]
+    url: str = ""
+    model_version: str = ""
+    reason: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An endpoint's answer to one invocation."""
+
+    status: int
+    body: bytes
+    content_type: str = ""
+
+
+class Endpoints(Protocol):
+    """Runs one serving process (or cloud endpoint) for each variant."""
+
+    def deploy(
+        self, name: str, archive: bytes, model_version: str, container: str, timeout: float
+    ) -> EndpointState:
+        """Serve this archive under this name, replacing what was there, and wait for it.
+
+        Returns when InService. Raises ``PlatformFailed`` with the end of the server's log;
+        the name is then Failed.
+        """
+        ...
+
+    def ensure(self, name: str, model_version: str, timeout: float) -> EndpointState:
+        """Bring a dead endpoint back from what was deployed, if its bytes are still those.
+
+        Raises ``NotProven`` when the stored bytes are not this model version's.
+        """
+        ...
+
+    def describe(self, name: str) -> EndpointState:
+        """The endpoint's state, never raising for an absent one."""
+        ...
+
+    def invoke(
+        self, name: str, body: bytes, content_type: str = "text/csv", accept: str = "text/csv"
+    ) -> Reply:
+        """One request to the endpoint. Raises ``Retryable`` when it cannot be reached."""
+        ...
+
+    def stop(self, name: str) -> None:
+        """End the endpoint; stopping an absent one is harmless."""
+        ...

@@ -1,0 +1,1 @@
+"""What the assets, sensors and commands do, written once and without Dagster."""
