@@ -165,14 +165,21 @@ class Window(Section):
     partitions: int = Field(90, ge=1, le=10_000, description="Newest published partitions used.")
 
 
+Hyperparameters = dict[str, float | int | str]
+
+
+def _usual_hyperparameters() -> Hyperparameters:
+    return {"num_round": 200, "max_depth": 6, "eta": 0.1}
+
+
 class Training(Section):
     """How a model is trained."""
 
     container: str = Field("3.2-0", description="SageMaker XGBoost container version.")
     window: Window = Field(default_factory=lambda: Window(), description="Partitions used.")
     split: Split = Field(default_factory=lambda: Split(), description="Rows set apart.")
-    hyperparameters: dict[str, float | int | str] = Field(
-        default_factory=lambda: {"num_round": 200, "max_depth": 6, "eta": 0.1},
+    hyperparameters: Hyperparameters = Field(
+        default_factory=_usual_hyperparameters,
         description="Hyperparameters of the XGBoost container (algorithm mode).",
     )
     early_stopping_rounds: int | None = Field(
@@ -184,7 +191,7 @@ class Training(Section):
 
     @field_validator("hyperparameters")
     @classmethod
-    def _reserved(cls, value: dict[str, float | int | str]) -> dict[str, float | int | str]:
+    def _reserved(cls, value: Hyperparameters) -> Hyperparameters:
         reserved = sorted(
             set(value) & {"objective", "num_class", "eval_metric", "early_stopping_rounds"}
         )
