@@ -80,7 +80,7 @@ class Source(Section):
         "quarantine", description="Set a bad object aside and go on, or fail the partition."
     )
     image: ImageShape = Field(
-        default_factory=lambda: ImageShape(), description="For format images: the shape kept."
+        default_factory=ImageShape, description="For format images: the shape kept."
     )
 
 
@@ -176,8 +176,8 @@ class Training(Section):
     """How a model is trained."""
 
     container: str = Field("3.2-0", description="SageMaker XGBoost container version.")
-    window: Window = Field(default_factory=lambda: Window(), description="Partitions used.")
-    split: Split = Field(default_factory=lambda: Split(), description="Rows set apart.")
+    window: Window = Field(default_factory=Window, description="Partitions used.")
+    split: Split = Field(default_factory=Split, description="Rows set apart.")
     hyperparameters: Hyperparameters = Field(
         default_factory=_usual_hyperparameters,
         description="Hyperparameters of the XGBoost container (algorithm mode).",
@@ -239,7 +239,7 @@ class Gates(Section):
         default_factory=dict, description="Bounds by metric name, on the test split."
     )
     champion: ChampionGate = Field(
-        default_factory=lambda: ChampionGate(), description="Comparison with the serving model."
+        default_factory=ChampionGate, description="Comparison with the serving model."
     )
 
 
@@ -267,17 +267,17 @@ class PipelineSpec(Section):
     source: Source = Field(description="What arrives, and in what form.")
     columns: Columns = Field(description="The target and the features.")
     quality: Quality = Field(
-        default_factory=lambda: Quality(), description="What a partition must fulfil."
+        default_factory=Quality, description="What a partition must fulfil."
     )
     training: Training = Field(
-        default_factory=lambda: Training(), description="How a model is trained."
+        default_factory=Training, description="How a model is trained."
     )
     retrain: Retrain = Field(
-        default_factory=lambda: Retrain(), description="When a new model is trained."
+        default_factory=Retrain, description="When a new model is trained."
     )
-    gates: Gates = Field(default_factory=lambda: Gates(), description="What a model must fulfil.")
+    gates: Gates = Field(default_factory=Gates, description="What a model must fulfil.")
     rollout: RolloutSpec = Field(
-        default_factory=lambda: RolloutSpec(), description="How a proven model takes over."
+        default_factory=RolloutSpec, description="How a proven model takes over."
     )
 
     @field_validator("name")
