@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -91,7 +92,10 @@ class Tables(Protocol):
 
 @dataclass(frozen=True)
 class Notice:
-    """A source's word that an object version exists. ``handle`` is what acknowledging needs."""
+    """A source's word that an object version exists. ``handle`` is what acknowledging needs.
+
+    ``fresh``: certainly a new put, so that putting an older content again makes it current.
+    """
 
     bucket: str
     key: str
@@ -101,10 +105,15 @@ class Notice:
     at: float
     handle: str
     refused: str = ""  # why it cannot be admitted at all, if so
+    fresh: bool = False
 
 
 class Notifications(Protocol):
     """Where word of new objects comes from."""
+
+    def exclusive(self, pipeline: str) -> AbstractContextManager[None]:
+        """Hold while receiving, recording and acknowledging. Raises ``Conflict`` when held."""
+        ...
 
     def receive(self, pipeline: str, settle: float, limit: int) -> list[Notice]:
         """Objects not yet acknowledged, whole and pinned in the lake, oldest first.

@@ -266,15 +266,9 @@ class PipelineSpec(Section):
     owners: tuple[str, ...] = Field((), description="Dagster owners: an email, or team:<name>.")
     source: Source = Field(description="What arrives, and in what form.")
     columns: Columns = Field(description="The target and the features.")
-    quality: Quality = Field(
-        default_factory=Quality, description="What a partition must fulfil."
-    )
-    training: Training = Field(
-        default_factory=Training, description="How a model is trained."
-    )
-    retrain: Retrain = Field(
-        default_factory=Retrain, description="When a new model is trained."
-    )
+    quality: Quality = Field(default_factory=Quality, description="What a partition must fulfil.")
+    training: Training = Field(default_factory=Training, description="How a model is trained.")
+    retrain: Retrain = Field(default_factory=Retrain, description="When a new model is trained.")
     gates: Gates = Field(default_factory=Gates, description="What a model must fulfil.")
     rollout: RolloutSpec = Field(
         default_factory=RolloutSpec, description="How a proven model takes over."

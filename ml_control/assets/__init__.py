@@ -1,0 +1,1 @@
+"""The five assets of a pipeline."""

@@ -1,0 +1,120 @@
+"""predict and verify: ask what serves, prove what might."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ml_control.cli.context import App
+from ml_control.cli.output import print_json, print_table
+from ml_control.errors import BadObject
+
+if TYPE_CHECKING:
+    from ml_control.core.pipeline import Pipeline
+
+_MAX_INPUT = 64 * 1024 * 1024
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option(
+    "--input",
+    "source",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="CSV with a header, JSON records, an image, or a folder of images.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def predict(app: App, pipeline: str, source: Path, as_json: bool) -> None:
+    """Predictions of the live model for raw records."""
+    from ml_control.services.deployment import predict as ask
+
+    found = app.pipeline(pipeline)
+    names, records = read_records(found, source)
+    answer = ask(app.platform, found, records)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        [name, item["label"], f"{item['score']:.4f}"]
+        for name, item in zip(names, answer["predictions"], strict=True)
+    ]
+    title = f"{pipeline} variant {answer['variant']} model {answer['model_version'][:12]}"
+    print_table(title, ["record", "label", "score"], rows)
+
+
+def read_records(pipeline: Pipeline, source: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names and raw records of an input file or folder. Raises ``BadObject``."""
+    import base64
+
+    if not source.exists():
+        raise BadObject(str(source), "there is no such file", "name an existing file or folder")
+    if pipeline.spec.source.format == "images":
+        files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+        if not files:
+            raise BadObject(str(source), "holds no image", "name a folder with PNG or JPEG files")
+        return (
+            [file.name for file in files],
+            [{"image": base64.b64encode(_read(file)).decode()} for file in files],
+        )
+    data = _read(source)
+    if data.lstrip()[:1] in (b"{", b"["):
+        try:
+            found = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise BadObject(str(source), f"is not JSON: {error}", "correct the file") from error
+        records = found.get("records") if isinstance(found, dict) else found
+        if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
+            raise BadObject(str(source), "holds no list of records", 'write {"records": [{...}]}')
+    else:
+        from ml_control.core.tabular import read_csv
+
+        frame = read_csv(data, pipeline.spec, str(source), require_target=False)
+        records = frame.drop(pipeline.spec.columns.target, strict=False).to_dicts()
+    if not records:
+        raise BadObject(str(source), "holds no record", "give at least one")
+    return [str(i + 1) for i in range(len(records))], records
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > _MAX_INPUT:
+            raise BadObject(str(file), f"is larger than {_MAX_INPUT:,} bytes", "split it")
+        return file.read_bytes()
+    except OSError as error:
+        raise BadObject(
+            str(file), f"cannot be read: {error.strerror}", "name a readable file"
+        ) from error
+
+
+@click.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option("--container", default="3.2-0", show_default=True, help="Container version.")
+@click.option(
+    "--golden", type=click.Path(path_type=Path), help="golden.json with rows and predictions."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(archive: Path, container: str, golden: Path | None, as_json: bool) -> None:
+    """Prove or refuse any model.tar.gz for a container version. Exit status 1 if refused."""
+    from ml_control.services import verify as service
+
+    report = service.verify(
+        _read(archive), container, _read(golden) if golden else None, name=str(archive)
+    )
+    if as_json:
+        print_json(report.to_dict())
+        if not report.passed:
+            raise SystemExit(1)
+        return
+    service.raise_if_refused(report)
+    compared = ""
+    if report.golden:
+        compared = (
+            f"; {report.golden['rows']} golden rows, "
+            f"largest difference {report.golden['max_abs_difference']:.3g}"
+        )
+    click.echo(f"proven: {archive} for container {container} in {report.seconds:.1f} s{compared}")

@@ -1,0 +1,247 @@
+"""``up``: Dagster's processes and the endpoint servers, kept alive until told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from ml_control.errors import Conflict, MlControlError, PlatformFailed
+from ml_control.local.files import read_json, write_json
+from ml_control.local.processes import alive, end, identity, spawn
+from ml_control.resources.instance import prepare_dagster_home
+from ml_control.settings import HOME_VARIABLE, Settings
+
+STATE_FILE = "up.json"
+_LOCATION = "ml_control"
+_START_SECONDS = 90.0
+_HEALTHY_SECONDS = 30.0
+Say = Callable[[str], None]
+
+
+@dataclass
+class Child:
+    """A supervised process: how it is started, and which one runs now."""
+
+    name: str
+    arguments: list[str]
+    log: Path
+    pid: int = 0
+    started: float = 0.0
+    failures: int = 0
+    not_before: float = 0.0
+
+    def start(self) -> None:
+        """Start it in a session of its own, so that Ctrl-C reaches us first."""
+        self.pid, self.started = spawn(self.arguments, self.log, env=dict(os.environ))
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that we started still runs."""
+        return self.pid != 0 and alive(self.pid, self.started)
+
+
+@dataclass
+class Supervisor:
+    """Starts code server, webserver and daemon for a home, restarts what dies, ends them all."""
+
+    settings: Settings
+    ui_port: int
+    say: Say
+    children: list[Child] = field(default_factory=list)
+    _stopping: bool = False
+
+    @property
+    def ui(self) -> str:
+        """Address of the Dagster UI."""
+        return f"http://127.0.0.1:{self.ui_port}"
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Run until SIGINT or SIGTERM. Raises ``Conflict`` when this home is up already."""
+        self._refuse_second()
+        home = prepare_dagster_home(self.settings)
+        logs = self.settings.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        workspace = home / "workspace.yaml"
+        code_port = free_port()
+        workspace.write_text(_workspace(code_port), "utf-8")
+        python = sys.executable
+        self.children = [
+            Child(
+                "code",
+                [python, "-m", "dagster", "code-server", "start", "-m", "ml_control.definitions",
+                 "--host", "127.0.0.1", "--port", str(code_port), "--location-name", _LOCATION],
+                logs / "code.log",
+            ),
+            Child(
+                "web",
+                [python, "-m", "dagster_webserver", "--host", "127.0.0.1",
+                 "--port", str(self.ui_port), "-w", str(workspace)],
+                logs / "web.log",
+            ),
+            Child(
+                "daemon",
+                [python, "-m", "dagster._daemon", "run", "-w", str(workspace)],
+                logs / "daemon.log",
+            ),
+        ]  # fmt: skip
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        try:
+            self.children[0].start()
+            self._write_state(ready=False)
+            _wait_for(lambda: _listening(code_port), self.children[0])
+            for child in self.children[1:]:
+                child.start()
+            self._write_state(ready=False)
+            _wait_for(self._web_ready, self.children[1])
+            if on_ready is not None:
+                on_ready()
+            self._write_state(ready=True)
+            self._watch()
+        finally:
+            self._end_all()
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            time.sleep(0.5)
+            for child in self.children:
+                if child.running or time.monotonic() < child.not_before or self._stopping:
+                    continue
+                ran = time.time() - child.started
+                child.failures = 1 if ran > _HEALTHY_SECONDS else child.failures + 1
+                child.not_before = time.monotonic() + min(2.0 ** (child.failures - 1), 60.0)
+                self.say(f"{child.name} ended; starting it again (see {child.log})")
+                child.start()
+                self._write_state(ready=True)
+
+    def _stop(self, *_: Any) -> None:
+        self._stopping = True
+
+    def _web_ready(self) -> bool:
+        if self._stopping:
+            raise KeyboardInterrupt
+        try:
+            return httpx.get(f"{self.ui}/server_info", timeout=2.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def _write_state(self, *, ready: bool) -> None:
+        me = os.getpid()
+        write_json(
+            self.settings.home / STATE_FILE,
+            {
+                "pid": me,
+                "started": identity(me),
+                "ui": self.ui,
+                "ready": ready,
+                "children": {
+                    c.name: {"pid": c.pid, "started": c.started} for c in self.children if c.pid
+                },
+            },
+        )
+
+    def _refuse_second(self) -> None:
+        state = running_state(self.settings)
+        if state is not None:
+            raise Conflict(
+                str(self.settings.home),
+                f"is up already (process {state['pid']}, {state['ui']})",
+                "use it, or end it with 'ml-control down'",
+            )
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.ui_port))
+            except OSError as error:
+                raise Conflict(
+                    f"port {self.ui_port}", "is in use", "name another with --port"
+                ) from error
+
+    def _end_all(self) -> None:
+        end_trees([(child.pid, child.started) for child in self.children if child.pid])
+        (self.settings.home / STATE_FILE).unlink(missing_ok=True)
+
+
+def running_state(settings: Settings) -> dict[str, Any] | None:
+    """What a living ``up`` of this home wrote about itself."""
+    try:
+        state: dict[str, Any] = read_json(settings.home / STATE_FILE) or {}
+    except MlControlError:
+        return None
+    if "pid" not in state or not alive(int(state["pid"]), float(state["started"])):
+        return None
+    return state
+
+
+def end_trees(roots: list[tuple[int, float]]) -> None:
+    """End these processes and everything they started."""
+    tree: list[tuple[int, float]] = []
+    for pid, started in roots:
+        if not alive(pid, started):
+            continue
+        try:
+            found = psutil.Process(pid).children(recursive=True)
+            tree += [(child.pid, child.create_time()) for child in found]
+        except psutil.NoSuchProcess:
+            continue
+    for pid, started in [*roots, *tree]:
+        end(pid, started, grace=5.0)
+
+
+def processes_of(home: Path) -> list[tuple[int, float]]:
+    """Every process that was started for this home, but not this one or its parents."""
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid in own or process.environ().get(HOME_VARIABLE) != str(home):
+                continue
+            found.append((process.pid, process.create_time()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait_for(ready: Callable[[], bool], child: Child) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready():
+        if not child.running or time.monotonic() > deadline:
+            end_of_log = child.log.read_text("utf-8", "replace")[-1500:]
+            raise PlatformFailed(
+                f"{child.name} server", f"did not start: {end_of_log}", f"see {child.log}"
+            )
+        time.sleep(0.1)
+
+
+def _workspace(port: int) -> str:
+    return (
+        "load_from:\n"
+        "  - grpc_server:\n"
+        "      host: 127.0.0.1\n"
+        f"      port: {port}\n"
+        f"      location_name: {_LOCATION}\n"
+    )

@@ -1,0 +1,196 @@
+"""status, events, models, history, why: what is, what was, and why."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import click
+
+from ml_control.cli.context import App
+from ml_control.cli.output import print_json, print_table, when
+from ml_control.core.records import EVENT_STATES
+from ml_control.errors import InvalidSpec
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command()
+@click.argument("pipeline", required=False)
+@as_json_option
+@click.pass_obj
+def status(app: App, pipeline: str | None, as_json: bool) -> None:
+    """What is live, what comes next, and what waits."""
+    from ml_control.services.views import status as view
+
+    chosen = [app.pipeline(pipeline)] if pipeline else list(app.folder.found.values())
+    found = [view(app.platform, item) for item in chosen]
+    broken = {name: error.to_dict() for name, error in app.folder.broken.items()}
+    if as_json:
+        print_json({"pipelines": found, "broken": broken})
+        return
+    print_table(
+        "pipelines",
+        ["pipeline", "live", "state", "model", "verdict of the candidate", "ledger", "training"],
+        [_status_row(item) for item in found],
+    )
+    for name, error in broken.items():
+        click.echo(f"broken: {name}: {error['object']}: {error['reason']}", err=True)
+
+
+def _status_row(item: dict[str, Any]) -> list[str]:
+    live, verdict = item["live"], item["verdict"]
+    said = "-"
+    if verdict:
+        said = "passed" if verdict["passed"] else f"refused: {', '.join(verdict['failed'])}"
+        said += "".join(f" {name}={value:.3f}" for name, value in verdict["metrics"].items())
+    ledger = ", ".join(f"{count} {state}" for state, count in item["ledger"].items() if count)
+    return [
+        item["name"],
+        f"{live['variant']} {live['url']}" if live else "nothing",
+        live["state"] if live else "-",
+        live["model_version"][:12] if live else "-",
+        said,
+        ledger or "empty",
+        f"{item['retrain']['decision']}: {item['retrain']['because']}",
+    ]
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--partition", help="Only this partition.")
+@click.option("--state", type=click.Choice(EVENT_STATES), help="Only events in this state.")
+@click.option("--limit", default=100, show_default=True, help="At most so many (0: all).")
+@as_json_option
+@click.pass_obj
+def events(
+    app: App, pipeline: str, partition: str | None, state: Any, limit: int, as_json: bool
+) -> None:
+    """What became of each object."""
+    app.pipeline(pipeline)
+    ledger = app.platform.registry.ledger
+    found = list(islice(ledger.events(pipeline, partition, state), limit or None))
+    if as_json:
+        print_json({"events": [event.to_json() for event in found]})
+        return
+    print_table(
+        f"{pipeline}: {len(found)} events",
+        ["partition", "object", "version", "state", "attempt", "reason"],
+        [[e.partition, e.key, e.version[:12], e.state, e.attempt, e.reason or ""] for e in found],
+    )
+
+
+@click.command()
+@click.argument("pipeline")
+@as_json_option
+@click.pass_obj
+def models(app: App, pipeline: str, as_json: bool) -> None:
+    """Every model version with its verdict."""
+    from ml_control.services.views import models as view
+
+    found = view(app.platform, app.pipeline(pipeline))
+    if as_json:
+        print_json({"models": found})
+        return
+    rows = []
+    for item in found:
+        verdict = item["verdict"]
+        said = "none"
+        if verdict:
+            said = "passed" if verdict["passed"] else f"refused: {', '.join(verdict['failed'])}"
+        metrics = verdict["metrics"] if verdict else {}
+        rows.append(
+            [
+                ("* " if item["live"] else "  ") + item["version"][:12],
+                when(item["created_at"]),
+                item["rows"],
+                len(item["partitions"]),
+                said,
+                " ".join(f"{name}={value:.4f}" for name, value in metrics.items()),
+            ]
+        )
+    print_table(
+        f"{pipeline}: models (* live)",
+        ["version", "made", "rows", "partitions", "verdict", "test metrics"],
+        rows,
+    )
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--at", help="What was live at this UTC time (YYYY-MM-DD[THH:MM[:SS]]).")
+@click.option("--verify", "check", is_flag=True, help="Check the chain of hashes.")
+@as_json_option
+@click.pass_obj
+def history(app: App, pipeline: str, at: str | None, check: bool, as_json: bool) -> None:
+    """Every decision with its reason; what was live at a time."""
+    from ml_control.services import views
+
+    found = app.pipeline(pipeline)
+    if at is not None:
+        moment = _moment(at)
+        decision = views.live_at(app.platform, found, moment)
+        if as_json:
+            print_json({"at": moment, "live": decision.to_json() if decision else None})
+        elif decision is None:
+            click.echo(f"nothing was live at {when(moment)}")
+        else:
+            click.echo(
+                f"at {when(moment)} model {decision.subject} was live, "
+                f"since {when(decision.at)}, because {decision.because}"
+            )
+        return
+    seen = views.history(app.platform, found, verify=check)
+    if as_json:
+        print_json(seen)
+        return
+    print_table(
+        f"{pipeline}: history" + (f", {seen['verified']} hashes verified" if check else ""),
+        ["when (UTC)", "action", "model", "because", "by"],
+        [
+            [when(d["at"]), d["action"], d["subject"][:12], d["because"], d["actor"][:24]]
+            for d in seen["decisions"]
+        ],
+    )
+
+
+def _moment(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidSpec(
+            f"--at {text}", "is no time", "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS (UTC)"
+        ) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+@click.command()
+@click.argument("pipeline")
+@as_json_option
+@click.pass_obj
+def why(app: App, pipeline: str, as_json: bool) -> None:
+    """The chain from objects to the live model."""
+    from ml_control.services.views import why as view
+
+    found = view(app.platform, app.pipeline(pipeline))
+    if as_json:
+        print_json(found)
+        return
+    if found["live"] is None:
+        click.echo(f"{pipeline}: nothing is live, because {found['because']}")
+        return
+    promoted, verdict = found["promoted"], found["verdict"]
+    click.echo(f"live: model {found['live']}")
+    if promoted:
+        click.echo(f"  promoted {when(promoted['at'])} UTC because {promoted['because']}")
+    if verdict:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in verdict["metrics"].items())
+        click.echo(f"  verdict: {len(verdict['gates'])} gates passed; {metrics}")
+    click.echo(f"  trained by job {found['training_job']} in run {found['runs']['trained']}")
+    for part in found["partitions"]:
+        keys = part["objects"]
+        click.echo(
+            f"  on {part['partition']} (data {part['data_version'][:12]}): "
+            f"{part['rows']} rows from {len(keys)} objects, e.g. {keys[0] if keys else '-'}"
+        )

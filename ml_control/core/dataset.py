@@ -1,0 +1,109 @@
+"""Which split a row belongs to, and what names it: by its content, never by where it arrived.
+
+polars' and pandas' own hashes may change with their version, which would move rows between
+splits, so the hash here is written out: SplitMix64 over the bits of numbers and over BLAKE2b of
+texts. The same content gives the same hash in every run, version and partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from ml_control.spec import Split
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST = 0xBF58476D1CE4E5B9
+_SECOND = 0x94D049BB133111EB
+_ABSENT = 0x6D697373696E6721
+_SPLIT_SALT = 0x73706C69742D7631  # changing it moves every row of every pipeline
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+def content_hash(frame: pl.DataFrame, columns: Sequence[str]) -> NDArray[np.uint64]:
+    """One uint64 for each row, from the values of *columns*; shape (rows,).
+
+    Numbers count by value (5 and 5.0 and, zero being zero, 0.0 and -0.0 are equal), NaN as
+    missing. The order of *columns* does not matter. Boolean, number, text and binary columns
+    are read; a list column raises ``TypeError``.
+    """
+    import numpy as np
+
+    total = np.zeros(frame.height, dtype=np.uint64)
+    for column in columns:
+        seed = np.uint64(_of_bytes(column.encode()))
+        # Each value is tied to its column before summing, so swapped values differ.
+        total += _mix(_mix(_bits(frame[column])) ^ seed)
+    return _mix(total)
+
+
+def hash_bytes(blobs: Sequence[bytes]) -> NDArray[np.uint64]:
+    """One uint64 for each blob, such as the pixel bytes of an image; shape (blobs,)."""
+    import numpy as np
+
+    return np.fromiter((_of_bytes(blob) for blob in blobs), dtype=np.uint64, count=len(blobs))
+
+
+def assign_split(hashes: NDArray[np.uint64], split: Split) -> NDArray[np.str_]:
+    """``train``, ``validation`` or ``test`` for each hash; shape of *hashes*.
+
+    Equal rows share a split. Each share is exact in expectation over different contents.
+    """
+    import numpy as np
+
+    share = (_mix(hashes ^ np.uint64(_SPLIT_SALT)) >> np.uint64(11)) * 2.0**-53
+    chosen = np.full(hashes.shape, TRAIN, dtype="<U10")
+    chosen[share < split.test + split.validation] = VALIDATION
+    chosen[share < split.test] = TEST
+    return chosen
+
+
+def row_ids(object_version: str, n: int) -> list[str]:
+    """Stable ids of an object version's *n* rows, in order; rows are numbered from 1."""
+    prefix = blake2b(object_version.encode(), digest_size=8).hexdigest()
+    return [f"{prefix}-{row}" for row in range(1, n + 1)]
+
+
+def _of_bytes(data: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser: every input bit changes about half of the output bits."""
+    import numpy as np
+
+    mixed = values + np.uint64(_GOLDEN)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_FIRST)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_SECOND)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _bits(series: pl.Series) -> NDArray[np.uint64]:
+    """64 bits for each value: of the float for numbers, of a digest for texts and bytes."""
+    import numpy as np
+    import polars as pl
+
+    kind = series.dtype
+    if kind.is_numeric() or kind == pl.Boolean:
+        numbers = series.cast(pl.Float64).fill_null(float("nan")).to_numpy() + 0.0  # -0.0 to 0.0
+        return np.where(np.isnan(numbers), np.uint64(_ABSENT), numbers.view(np.uint64))
+    if kind not in (pl.String, pl.Binary):
+        raise TypeError(f"column {series.name!r} has type {kind}, which has no content hash")
+    different = series.unique().drop_nulls().to_list()
+    digests = hash_bytes([v.encode() if isinstance(v, str) else v for v in different])
+    known = pl.DataFrame(
+        {
+            "value": pl.Series(different, dtype=kind),
+            "digest": pl.Series(digests, dtype=pl.UInt64),
+        }
+    )
+    joined = (
+        series.alias("value").to_frame().join(known, on="value", how="left", maintain_order="left")
+    )
+    return joined["digest"].fill_null(_ABSENT).to_numpy()

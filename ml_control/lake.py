@@ -1,0 +1,140 @@
+"""The lake: raw and processed data, artifacts and logs, in a local folder or in buckets.
+
+A lake key is ``<area>/<key in that area>``; each area is its own store (a folder here, a bucket
+on AWS), so that permissions and lifecycles can differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, NotFoundError
+
+from ml_control.errors import BadObject, Conflict, PlatformFailed, Retryable
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+Area = Literal["raw", "processed", "artifacts", "logs"]
+AREAS: tuple[Area, ...] = ("raw", "processed", "artifacts", "logs")
+_CHUNK = 4 * 1024 * 1024
+
+
+class Lake:
+    """Objects by key over one store per area: puts are atomic, conditional where asked."""
+
+    def __init__(self, stores: Mapping[Area, ObjectStore], root: Path | None = None) -> None:
+        self._stores = stores
+        self._root = root
+
+    @classmethod
+    def local(cls, root: Path) -> Lake:
+        """A lake in folders below ``root``, which is made if it is absent."""
+        from obstore.store import LocalStore
+
+        stores: dict[Area, ObjectStore] = {}
+        for area in AREAS:
+            stores[area] = LocalStore(root / area, mkdir=True)
+        return cls(stores, root)
+
+    def _at(self, key: str) -> tuple[ObjectStore, str]:
+        area, _, rest = key.partition("/")
+        if area not in AREAS or not rest:
+            raise BadObject(key, f"not a lake key: it must begin with one of {', '.join(AREAS)}")
+        return self._stores[area], rest
+
+    def put(self, key: str, data: bytes) -> str:
+        """Write an object whole or not at all; gives the SHA-256 of its bytes."""
+        store, path = self._at(key)
+        try:
+            obstore.put(store, path, data)
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                key, f"could not be written: {error}", "free space or check permissions, then retry"
+            ) from error
+        return hashlib.sha256(data).hexdigest()
+
+    def create(self, key: str, data: bytes) -> None:
+        """Write an object that must not exist yet. Raises ``Conflict`` if it does."""
+        store, path = self._at(key)
+        try:
+            obstore.put(store, path, data, mode="create")
+        except AlreadyExistsError as error:
+            raise Conflict(key, "exists already", "read it instead of writing it") from error
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                key, f"could not be written: {error}", "free space or check permissions, then retry"
+            ) from error
+
+    def get(self, key: str) -> bytes:
+        """The bytes of an object. Raises ``Retryable`` when it is not there (yet)."""
+        store, path = self._at(key)
+        try:
+            return bytes(obstore.get(store, path).bytes())
+        except (NotFoundError, FileNotFoundError) as error:
+            raise Retryable(
+                key, "is not in the lake", "restore it, or land the object again"
+            ) from error
+
+    def verified(self, key: str, digest: str) -> bytes:
+        """The bytes of an object that must have this SHA-256. Raises ``BadObject`` if not."""
+        data = self.get(key)
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise BadObject(
+                key,
+                f"its bytes changed after they were recorded (sha256 {found[:12]}, "
+                f"recorded {digest[:12]})",
+                "restore the recorded bytes, or land the object again",
+            )
+        return data
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is there."""
+        store, path = self._at(key)
+        try:
+            obstore.head(store, path)
+        except (NotFoundError, FileNotFoundError):
+            return False
+        return True
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing an absent one is harmless."""
+        store, path = self._at(key)
+        try:
+            obstore.delete(store, path)
+        except (NotFoundError, FileNotFoundError):
+            return
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys below a prefix (whole path segments), sorted."""
+        store, path = self._at(prefix.rstrip("/") + "/")
+        area = prefix.partition("/")[0]
+        found = [meta["path"] for page in obstore.list(store, path) for meta in page]
+        yield from (f"{area}/{item}" for item in sorted(found))
+
+    def local_path(self, key: str) -> Path:
+        """The file behind a key of a local lake; its folder is made."""
+        self._at(key)
+        if self._root is None:
+            raise PlatformFailed(key, "this lake has no local files", "fetch the object first")
+        path = self._root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def uri(self, key: str) -> str:
+        """Where a person finds the object: a file path or an s3 address."""
+        return str(self._root / key) if self._root is not None else key
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,43 @@
+"""The one place that chooses a platform. It knows no Dagster, so that every process starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ml_control.lake import Lake
+from ml_control.ports import Endpoints, Notifications, Trainer
+from ml_control.registry import Registry
+from ml_control.settings import Settings
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Everything that the services need, as ports."""
+
+    settings: Settings
+    lake: Lake
+    registry: Registry
+    notifications: Notifications
+    trainer: Trainer
+    endpoints: Endpoints
+
+
+@lru_cache(maxsize=8)
+def open_platform(settings: Settings) -> Platform:
+    """The platform of these settings; one per process. Makes the home's folders."""
+    from ml_control.local.endpoints import LocalEndpoints
+    from ml_control.local.notifications import LocalNotifications
+    from ml_control.local.registry import SqliteTables
+    from ml_control.local.trainer import LocalTrainer
+
+    home = settings.home
+    lake = Lake.local(home / "lake")
+    return Platform(
+        settings=settings,
+        lake=lake,
+        registry=Registry(SqliteTables(home / "registry.db"), lease_seconds=settings.lease_seconds),
+        notifications=LocalNotifications(settings.landing, lake),
+        trainer=LocalTrainer(home / "jobs"),
+        endpoints=LocalEndpoints(home / "endpoints"),
+    )

@@ -1,0 +1,105 @@
+"""The history of decisions: a hash chain per pipeline, its head moved in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_control.core.records import Decision
+from ml_control.errors import Conflict, Unknown
+from ml_control.ports import Check, Item, Put, Table, Tables
+
+_TABLE: Table = "control-ledger"
+_HEAD = "~head"  # sorts after every sequence number
+
+
+class History:
+    """Who decided what, when and why."""
+
+    def __init__(self, tables: Tables, clock: Callable[[], float]) -> None:
+        self._tables = tables
+        self._clock = clock
+
+    def append(
+        self,
+        pipeline: str,
+        action: str,
+        subject: str,
+        because: str,
+        *,
+        actor: str,
+        details: dict[str, Any] | None = None,
+        writes: Callable[[], list[Put | Check]] = list,
+    ) -> Decision:
+        """Add a decision together with the writes it stands for, all or none.
+
+        ``writes`` is asked again when another decision came first; it raises if its own
+        condition no longer holds.
+        """
+        for _ in range(50):
+            head = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
+            seq = int(head.body["seq"]) + 1 if head else 1
+            decision = Decision(
+                pipeline=pipeline,
+                seq=seq,
+                at=self._clock(),
+                actor=actor,
+                action=action,
+                subject=subject,
+                because=because,
+                details=details or {},
+                previous=str(head.body["hash"]) if head else "",
+            ).sealed()
+            chain: list[Put | Check] = [
+                Put(
+                    _TABLE,
+                    Item(_pk(pipeline), _HEAD, {"seq": seq, "hash": decision.hash}),
+                    head.version if head else 0,
+                ),
+                Put(_TABLE, Item(_pk(pipeline), f"{seq:012d}", decision.to_json()), 0),
+            ]
+            try:
+                self._tables.transact([*writes(), *chain])
+            except Conflict:
+                moved = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
+                if (moved.version if moved else 0) != (head.version if head else 0):
+                    continue
+                raise
+            return decision
+        raise Conflict(f"{pipeline} history", "too many writers at once", "try again")
+
+    def decisions(self, pipeline: str) -> Iterator[Decision]:
+        """Every decision, oldest first."""
+        for item in self._tables.query(_TABLE, _pk(pipeline)):
+            if item.sk != _HEAD:
+                yield Decision.model_validate(item.body)
+
+    def verify(self, pipeline: str) -> int:
+        """Check the whole chain; gives its length. Raises ``Unknown`` at the first break."""
+        previous, count = "", 0
+        for decision in self.decisions(pipeline):
+            count += 1
+            broken = (
+                decision.seq != count
+                or decision.previous != previous
+                or decision.sealed().hash != decision.hash
+            )
+            if broken:
+                raise Unknown(
+                    f"{pipeline} decision {decision.seq}",
+                    "the chain of hashes is broken here: a record was changed or removed",
+                    "compare with a backup of the registry",
+                )
+            previous = decision.hash
+        head = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
+        if head is not None and (head.body["seq"], head.body["hash"]) != (count, previous):
+            raise Unknown(
+                f"{pipeline} history",
+                f"its end is missing: {head.body['seq']} decisions were made, {count} are there",
+                "compare with a backup of the registry",
+            )
+        return count
+
+
+def _pk(pipeline: str) -> str:
+    return f"decision#{pipeline}"

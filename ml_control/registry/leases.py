@@ -1,0 +1,129 @@
+"""Leases: who may change a (pipeline, stage) now, and how a zombie is kept from committing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ml_control.core.records import Lease
+from ml_control.errors import Conflict, MlControlError, Retryable
+from ml_control.ports import Check, Item, Put, Table, Tables
+
+_TABLE: Table = "control-ledger"
+
+
+class Leases:
+    """Exclusion per (pipeline, stage) with heartbeat and fencing token.
+
+    Without the heartbeat, a killed run would block its partition forever, or a slow one would
+    lose it in mid-work. Without the token, a run that was paused past its expiry could still
+    publish over its successor: every publish therefore carries :meth:`fence`, which fails once
+    the token has moved on. Expiry is judged by the clock of whoever wants the lease; safety
+    rests on the token alone.
+    """
+
+    def __init__(self, tables: Tables, clock: Callable[[], float], seconds: float) -> None:
+        self._tables = tables
+        self._clock = clock
+        self._seconds = seconds
+
+    def acquire(self, pipeline: str, stage: str, holder: str) -> Lease:
+        """Take the lease. Raises ``Conflict`` naming the holder when someone else has it."""
+        item = self._tables.get(_TABLE, _pk(pipeline), stage)
+        if item is not None:
+            current = Lease.model_validate(item.body)
+            if current.expires_at > self._clock():
+                raise Conflict(
+                    f"{pipeline} {stage}",
+                    f"is being changed by {current.holder}",
+                    "wait until it ends, or end that run",
+                    holder=current.holder,
+                )
+        lease = Lease(
+            pipeline=pipeline,
+            stage=stage,
+            holder=holder,
+            token=(int(item.body["token"]) if item else 0) + 1,
+            expires_at=self._clock() + self._seconds,
+        )
+        try:
+            self._write(lease, expect=item.version if item else 0)
+        except Conflict as error:
+            raise Conflict(
+                f"{pipeline} {stage}",
+                "someone else took it at the same moment",
+                "wait until it ends, then try again",
+                holder="unknown",
+            ) from error
+        return lease
+
+    def renew(self, lease: Lease) -> None:
+        """Extend the lease. Raises ``Conflict`` when it was lost to someone else."""
+        item = self._tables.get(_TABLE, _pk(lease.pipeline), lease.stage)
+        if item is None or item.body.get("token") != lease.token:
+            raise Conflict(
+                f"{lease.pipeline} {lease.stage}",
+                f"the lease of {lease.holder} was taken over",
+                "end this run; its work cannot be published",
+            )
+        fresh = lease.model_copy(update={"expires_at": self._clock() + self._seconds})
+        self._write(fresh, expect=item.version)
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back; harmless when it was lost already."""
+        item = self._tables.get(_TABLE, _pk(lease.pipeline), lease.stage)
+        if item is not None and item.body.get("token") == lease.token:
+            try:
+                self._write(lease.model_copy(update={"expires_at": 0.0}), expect=item.version)
+            except Conflict:
+                return
+
+    def holder(self, pipeline: str, stage: str) -> Lease | None:
+        """The live lease, if someone holds one."""
+        item = self._tables.get(_TABLE, _pk(pipeline), stage)
+        if item is None:
+            return None
+        lease = Lease.model_validate(item.body)
+        return lease if lease.expires_at > self._clock() else None
+
+    def held(self, pipeline: str) -> list[Lease]:
+        """All live leases of a pipeline."""
+        leases = (Lease.model_validate(i.body) for i in self._tables.query(_TABLE, _pk(pipeline)))
+        return [lease for lease in leases if lease.expires_at > self._clock()]
+
+    def fence(self, lease: Lease) -> Check:
+        """The condition that a publishing transaction carries: the token is still ours."""
+        return Check(_TABLE, _pk(lease.pipeline), lease.stage, {"token": lease.token})
+
+    @contextmanager
+    def hold(self, pipeline: str, stage: str, holder: str) -> Iterator[Lease]:
+        """Hold the lease for a block, renewed in the background, given back at the end."""
+        lease = self.acquire(pipeline, stage, holder)
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(self._seconds / 3):
+                try:
+                    self.renew(lease)
+                except Retryable:
+                    continue
+                except MlControlError:
+                    return  # lost: the fence refuses whatever we publish
+
+        thread = threading.Thread(target=beat, name=f"lease {pipeline} {stage}", daemon=True)
+        thread.start()
+        try:
+            yield lease
+        finally:
+            done.set()
+            thread.join(timeout=self._seconds)
+            self.release(lease)
+
+    def _write(self, lease: Lease, *, expect: int) -> None:
+        item = Item(_pk(lease.pipeline), lease.stage, lease.to_json())
+        self._tables.transact([Put(_TABLE, item, expect)])
+
+
+def _pk(pipeline: str) -> str:
+    return f"lease#{pipeline}"

@@ -1,0 +1,65 @@
+"""The Rollout of each pipeline: the one record of routing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ml_control.core.records import Rollout
+from ml_control.errors import Conflict
+from ml_control.ports import Check, Item, Put, Table, Tables
+from ml_control.registry.history import History
+
+_TABLE: Table = "ab-test-config"
+_SK = "rollout"
+
+
+class Rollouts:
+    """Read freely; written only by compare-and-set, under a lease, with a decision beside it."""
+
+    def __init__(self, tables: Tables, history: History, clock: Callable[[], float]) -> None:
+        self._tables = tables
+        self._history = history
+        self._clock = clock
+
+    def get(self, pipeline: str) -> Rollout:
+        """The rollout; a pipeline that never deployed has an empty one."""
+        item = self._tables.get(_TABLE, pipeline, _SK)
+        if item is None:
+            return Rollout(pipeline=pipeline, id=f"{pipeline}-0")
+        return Rollout.model_validate(item.body)
+
+    def write(
+        self,
+        before: Rollout,
+        after: Rollout,
+        fence: Check,
+        *,
+        action: str,
+        because: str,
+        actor: str,
+    ) -> Rollout:
+        """Replace ``before`` by ``after``; ``Conflict`` if it moved or the lease was lost."""
+        fresh = after.model_copy(
+            update={"version": before.version + 1, "updated_at": self._clock()}
+        )
+
+        def writes() -> list[Put | Check]:
+            if self.get(before.pipeline).version != before.version:
+                raise Conflict(
+                    f"{before.pipeline} rollout",
+                    "it was changed by someone else meanwhile",
+                    "read it again and decide anew",
+                )
+            item = Item(before.pipeline, _SK, fresh.to_json())
+            return [fence, Put(_TABLE, item, before.version)]
+
+        self._history.append(
+            before.pipeline,
+            action,
+            fresh.champion or "",
+            because,
+            actor=actor,
+            details={"weights": fresh.weights, "variants": fresh.to_json()["variants"]},
+            writes=writes,
+        )
+        return fresh

@@ -1,0 +1,73 @@
+"""Which runs are really under way: Dagster's word, checked against the leases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+    PARTITION_NAME_TAG,
+)
+
+from ml_control.platform import Platform
+
+_OPEN = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+STARTUP_SECONDS = 60.0
+
+
+@dataclass
+class InFlight:
+    """Runs of one pipeline that are under way."""
+
+    runs: list[str] = field(default_factory=list)
+    partitions: set[str] = field(default_factory=set)
+
+
+def in_flight(
+    instance: DagsterInstance,
+    platform: Platform,
+    pipeline: str,
+    assets: set[str],
+    partitions: dg.PartitionsDefinition[str] | None = None,
+) -> InFlight:
+    """Runs that touch any of these assets of the pipeline and are alive.
+
+    A run whose process was killed stays STARTED in Dagster for ever; it holds no lease, so after
+    a start-up allowance it is reported as failed and no longer counted.
+    """
+    found = InFlight()
+    now = platform.registry.clock()
+    holders = {lease.holder for lease in platform.registry.leases.held(pipeline)}
+    keys = {dg.AssetKey([pipeline, name]) for name in assets}
+    for record in instance.get_run_records(RunsFilter(statuses=_OPEN)):
+        run = record.dagster_run
+        touches = run.asset_selection or frozenset()
+        mine = run.job_name.startswith(f"{pipeline}__") if not touches else bool(keys & touches)
+        if not mine:
+            continue
+        age = now - record.update_timestamp.timestamp()
+        started = run.status == DagsterRunStatus.STARTED
+        allowance = STARTUP_SECONDS + platform.settings.lease_seconds
+        if started and run.run_id not in holders and age > allowance:
+            instance.report_run_failed(
+                run, "Its process is gone: it holds no lease and reports nothing."
+            )
+            continue
+        found.runs.append(run.run_id)
+        if partition := run.tags.get(PARTITION_NAME_TAG):
+            found.partitions.add(partition)
+        first = run.tags.get(ASSET_PARTITION_RANGE_START_TAG)
+        last = run.tags.get(ASSET_PARTITION_RANGE_END_TAG)
+        if first and last and partitions is not None:
+            between = dg.PartitionKeyRange(first, last)
+            found.partitions.update(partitions.get_partition_keys_in_range(between))
+    return found

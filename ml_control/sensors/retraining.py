@@ -1,0 +1,52 @@
+"""``<pipeline>__retraining``: trains once for each published dataset."""
+
+import dagster as dg
+
+from ml_control.core.pipeline import Pipeline
+from ml_control.core.records import TrainingState
+from ml_control.resources import PlatformResource
+from ml_control.sensors.in_flight import in_flight
+from ml_control.services.retraining import observe_and_decide
+
+
+def retraining_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
+    """The sensor of one pipeline."""
+
+    @dg.sensor(
+        name=f"{pipeline.name}__retraining",
+        job_name=job_name,
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Trains when a partition was published and nothing is in flight.",
+    )
+    def retraining(
+        context: dg.SensorEvaluationContext, ml_control: PlatformResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        platform = ml_control.open()
+        ingesting = in_flight(context.instance, platform, pipeline.name, {"raw", "processed"})
+        training = in_flight(context.instance, platform, pipeline.name, {"model"})
+        seen, decision = observe_and_decide(
+            platform, pipeline, ingesting=len(ingesting.runs), training=bool(training.runs)
+        )
+        if not decision.train or seen.published is None:
+            return dg.SkipReason(f"not now, because {decision.because}")
+        # Written before the run is asked for: if this tick is lost, the next one tries again.
+        platform.registry.models.set_training(
+            TrainingState(
+                pipeline=pipeline.name,
+                dataset=seen.published,
+                attempt=decision.attempt,
+                outcome="requested",
+                reason=decision.because,
+                at=seen.now,
+            )
+        )
+        return dg.RunRequest(
+            run_key=f"{seen.published[:24]}:{decision.attempt}:{seen.now:.0f}",
+            tags={
+                "ml_control/because": decision.because,
+                "ml_control/dataset": seen.published[:24],
+            },
+        )
+
+    return retraining

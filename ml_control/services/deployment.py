@@ -1,0 +1,268 @@
+"""endpoint and ab_config: a proven model on the idle variant, then all traffic to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ml_control.core.pipeline import Pipeline
+from ml_control.core.records import VARIANTS, Rollout, Variant
+from ml_control.errors import NotProven, PlatformFailed
+from ml_control.platform import Platform
+from ml_control.ports import EndpointState
+from ml_control.services.gatekeeper import Proven, require_once_proven, require_proven
+
+STAGE = "deploy"
+START_SECONDS = 120.0
+TOLERANCE = 1e-6
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A variant that serves a proven model and answered its golden records live."""
+
+    variant: str
+    state: EndpointState
+    proven: Proven
+    golden_rows: int
+    changed: bool
+
+
+def deploy(
+    platform: Platform, pipeline: Pipeline, run: str, say: Say, version: str | None = None
+) -> Deployed:
+    """Put a proven model on the idle variant and make it answer its golden records live.
+
+    The version is the candidate's unless named. Traffic does not move. Raises ``NotProven`` or
+    ``Conflict`` before anything is started (see :func:`require_proven`), ``PlatformFailed`` when
+    the server does not come up or answers differently from training; the other variant serves on.
+    """
+    registry = platform.registry
+    with registry.leases.hold(pipeline.name, STAGE, run) as lease:
+        version = version or _candidate(platform, pipeline)
+        proven = require_proven(platform, pipeline, version)
+        rollout = registry.rollouts.get(pipeline.name)
+        holder = _variant_of(rollout, version)
+        variant = holder or _idle(rollout)
+        name = endpoint_name(pipeline, variant)
+        if holder is not None:
+            state = platform.endpoints.ensure(name, version, START_SECONDS)
+            say(f"variant {variant} has this model already")
+        else:
+            say(f"starting variant {variant} with model {version[:12]}")
+            state = platform.endpoints.deploy(
+                name, proven.archive, version, proven.model.container, START_SECONDS
+            )
+        rows = answer_golden(platform, name, proven)
+        say(f"{state.url} answered {rows} golden records as in training")
+        if holder is None:
+            fresh = Variant(
+                endpoint=name,
+                model_version=version,
+                verdict=proven.verdict.key,
+                proven_live_at=registry.clock(),
+            )
+            after = rollout.model_copy(
+                update={
+                    "variants": {**rollout.variants, variant: fresh},
+                    "weights": {**rollout.weights, variant: 0.0},
+                }
+            )
+            registry.rollouts.write(
+                rollout,
+                after,
+                registry.leases.fence(lease),
+                action="deployed",
+                because=f"variant {variant} answered its golden records live",
+                actor=run,
+            )
+        return Deployed(variant, state, proven, rows, changed=holder is None)
+
+
+def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout:
+    """Give all traffic to the variant that serves the candidate.
+
+    Asks the verdict anew, and the endpoint its golden records, so that materialising this step
+    by hand cannot route to anything unproven. Raises ``NotProven``, ``Conflict``,
+    ``PlatformFailed``; the routing before it stands.
+    """
+    registry = platform.registry
+    with registry.leases.hold(pipeline.name, STAGE, run) as lease:
+        version = _candidate(platform, pipeline)
+        rollout = registry.rollouts.get(pipeline.name)
+        if rollout.champion == version and rollout.live is not None:
+            say(f"all traffic goes to model {version[:12]} already")
+            return rollout
+        proven = require_proven(platform, pipeline, version)
+        variant = _variant_of(rollout, version)
+        if variant is None:
+            raise NotProven(
+                f"{pipeline.name} model {version[:12]}",
+                "no variant serves it",
+                f"materialise {pipeline.name}/endpoint first",
+            )
+        name = endpoint_name(pipeline, variant)
+        platform.endpoints.ensure(name, version, START_SECONDS)
+        answer_golden(platform, name, proven)
+        after = rollout.model_copy(
+            update={
+                "id": f"{pipeline.name}-{rollout.version + 1}",
+                "champion": version,
+                "weights": {v: 1.0 if v == variant else 0.0 for v in rollout.variants},
+                "strategy": pipeline.spec.rollout.strategy,
+            }
+        )
+        say(f"all traffic to variant {variant}, model {version[:12]}")
+        return registry.rollouts.write(
+            rollout,
+            after,
+            registry.leases.fence(lease),
+            action="promoted",
+            because="it passed every gate and answered its golden records live",
+            actor=run,
+        )
+
+
+def ensure_serving(platform: Platform, pipeline: Pipeline) -> dict[str, EndpointState]:
+    """Bring back every variant that the Rollout names, from bytes with a passing verdict.
+
+    A variant whose bytes are no longer proven stays down; if it is the live one, its
+    ``NotProven`` is raised after the other was tried.
+    """
+    rollout = platform.registry.rollouts.get(pipeline.name)
+    states: dict[str, EndpointState] = {}
+    refused: NotProven | None = None
+    for variant, entry in sorted(rollout.variants.items()):
+        name = endpoint_name(pipeline, variant)
+        state = platform.endpoints.describe(name)
+        if state.state == "InService" and state.model_version == entry.model_version:
+            states[variant] = state
+            continue
+        try:
+            proven = require_once_proven(platform, pipeline, entry.model_version)
+            states[variant] = _bring_back(platform, name, proven)
+        except NotProven as error:
+            states[variant] = EndpointState(name, "Failed", reason=str(error))
+            refused = error if variant == rollout.live else refused
+    if refused is not None:
+        raise refused
+    return states
+
+
+def _bring_back(platform: Platform, name: str, proven: Proven) -> EndpointState:
+    version = proven.model.version
+    if platform.endpoints.describe(name).state == "Missing":
+        state = platform.endpoints.deploy(
+            name, proven.archive, version, proven.model.container, START_SECONDS
+        )
+    else:
+        state = platform.endpoints.ensure(name, version, START_SECONDS)
+    answer_golden(platform, name, proven)
+    return state
+
+
+def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
+    """Send the golden rows to the live endpoint and compare its answers with the trainer's.
+
+    Gives the number of rows. Raises ``PlatformFailed`` naming the first that differs.
+    """
+    rows: list[str] = proven.golden["rows"]
+    body = ("\n".join(rows) + "\n").encode()
+    reply = platform.endpoints.invoke(name, body, "text/csv", "text/csv")
+    if reply.status != 200:
+        raise PlatformFailed(
+            f"endpoint {name}",
+            f"answered its golden records with status {reply.status}: {reply.body[:300]!r}",
+            "see the server's log; the earlier variant serves on",
+        )
+    answers = parse_predictions(reply.body)
+    expected: list[list[float]] = proven.golden["predictions"]
+    difference = first_difference(expected, answers)
+    if difference is not None:
+        raise PlatformFailed(
+            f"endpoint {name}",
+            f"answered golden record {difference} differently from training",
+            "compare with 'ml-control verify'; the earlier variant serves on",
+        )
+    return len(rows)
+
+
+def parse_predictions(body: bytes) -> list[list[float]]:
+    """The values of a CSV answer, a list per row."""
+    return [[float(cell) for cell in line.split(",")] for line in body.decode().split()]
+
+
+def first_difference(expected: list[list[float]], answers: list[list[float]]) -> int | None:
+    """The first row that is not equal within the float32 tolerance, or None."""
+    if len(expected) != len(answers):
+        return min(len(expected), len(answers))
+    for i, (row, answer) in enumerate(zip(expected, answers, strict=True)):
+        if len(row) != len(answer) or not all(
+            abs(e - a) <= TOLERANCE + TOLERANCE * abs(e) for e, a in zip(row, answer, strict=True)
+        ):
+            return i
+    return None
+
+
+def predict(
+    platform: Platform, pipeline: Pipeline, records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Predictions of the live variant for raw records, in the shape of the HTTP answer.
+
+    Raises ``NotProven`` when nothing is live, ``BadObject`` for records that do not fit,
+    ``PlatformFailed`` when the endpoint refuses.
+    """
+    import secrets
+
+    from ml_control.core.features import FeatureSpec, csv_row
+
+    rollout = platform.registry.rollouts.get(pipeline.name)
+    live = rollout.live
+    if live is None:
+        raise NotProven(
+            f"{pipeline.name}", "no model is live", f"run 'ml-control run {pipeline.name}'"
+        )
+    entry = rollout.variants[live]
+    ensure_serving(platform, pipeline)
+    proven = require_once_proven(platform, pipeline, entry.model_version)
+    features = FeatureSpec.model_validate_json(proven.features)
+    rows = [csv_row(features.encode_record(record)) for record in records]
+    reply = platform.endpoints.invoke(entry.endpoint, ("\n".join(rows) + "\n").encode())
+    if reply.status != 200:
+        raise PlatformFailed(
+            f"endpoint {entry.endpoint}",
+            f"status {reply.status}: {reply.body[:300].decode(errors='replace')}",
+            "correct the records",
+        )
+    return {
+        "request_id": secrets.token_hex(8),
+        "variant": live,
+        "model_version": entry.model_version,
+        "predictions": [features.decode(row) for row in parse_predictions(reply.body)],
+    }
+
+
+def endpoint_name(pipeline: Pipeline, variant: str) -> str:
+    """The endpoint of a variant: one name for ever, so that clients need no look-up."""
+    return f"{pipeline.name.replace('_', '-')}-{variant}"
+
+
+def _candidate(platform: Platform, pipeline: Pipeline) -> str:
+    candidate = platform.registry.models.candidate(pipeline.name)
+    if candidate is None:
+        raise NotProven(
+            f"{pipeline.name}", "no model was trained yet", f"materialise {pipeline.name}/model"
+        )
+    return candidate.version
+
+
+def _variant_of(rollout: Rollout, version: str) -> str | None:
+    found = [name for name, entry in rollout.variants.items() if entry.model_version == version]
+    return found[0] if found else None
+
+
+def _idle(rollout: Rollout) -> str:
+    """The variant without traffic; with none deployed, the first."""
+    return next(name for name in VARIANTS if rollout.weights.get(name, 0.0) == 0.0)

@@ -1,0 +1,107 @@
+"""The one door to serving: nothing is deployed but bytes with a passing verdict of their own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ml_control.core.artifact import version_of
+from ml_control.core.digests import sha256
+from ml_control.core.gates import gate_config
+from ml_control.core.pipeline import Pipeline
+from ml_control.core.records import ModelVersion, Verdict
+from ml_control.errors import Conflict, NotProven, Retryable
+from ml_control.platform import Platform
+from ml_control.services.audit import quality_digest
+from ml_control.services.training import ARCHIVE, FEATURES, GOLDEN, MODEL_FILES
+
+
+@dataclass(frozen=True)
+class Proven:
+    """Bytes that may serve, with the verdict that says so."""
+
+    model: ModelVersion
+    verdict: Verdict
+    archive: bytes
+    features: bytes
+    golden: dict[str, Any]
+
+
+def require_proven(platform: Platform, pipeline: Pipeline, version: str) -> Proven:
+    """Read a model version's bytes and the verdict for exactly them, under the present question.
+
+    Raises ``NotProven`` when the bytes are not this version's, when no verdict exists or a gate
+    said no, and ``Conflict`` when the champion or the gates changed since the verdict.
+    """
+    model, files = _authentic(platform, pipeline, version)
+    name = f"{pipeline.name} model {version[:12]}"
+    champion = platform.registry.rollouts.get(pipeline.name).champion
+    config = gate_config(pipeline.spec, quality_digest(pipeline.spec, pipeline.suite))
+    verdicts = platform.registry.models.verdicts(pipeline.name, version)
+    if not verdicts:
+        raise NotProven(name, "there is no verdict for it", _again(pipeline))
+    # Once champion, a model is compared with itself: the verdict it was promoted on still stands.
+    champions = {champion} if champion != version else {v.champion for v in verdicts}
+    asked = [v for v in verdicts if v.gate_config == config and v.champion in champions]
+    if not asked:
+        newest = verdicts[0]
+        if not newest.passed:
+            raise NotProven(name, _refusal(newest), _fix(pipeline))
+        moved = "the gates" if newest.gate_config != config else "the champion"
+        raise Conflict(name, f"{moved} changed since its verdict", _again(pipeline))
+    if not asked[0].passed:
+        raise NotProven(name, _refusal(asked[0]), _fix(pipeline), failed=asked[0].failed)
+    golden: dict[str, Any] = json.loads(files[GOLDEN])
+    return Proven(model, asked[0], files[ARCHIVE], files[FEATURES], golden)
+
+
+def require_once_proven(platform: Platform, pipeline: Pipeline, version: str) -> Proven:
+    """Like :func:`require_proven` for a version that the Rollout already names.
+
+    Its verdict was asked when it was promoted; a later champion or gate does not unmake it.
+    """
+    model, files = _authentic(platform, pipeline, version)
+    passed = [v for v in platform.registry.models.verdicts(pipeline.name, version) if v.passed]
+    if not passed:
+        raise NotProven(
+            f"{pipeline.name} model {version[:12]}",
+            "there is no passing verdict for it",
+            _again(pipeline),
+        )
+    golden: dict[str, Any] = json.loads(files[GOLDEN])
+    return Proven(model, passed[0], files[ARCHIVE], files[FEATURES], golden)
+
+
+def _authentic(
+    platform: Platform, pipeline: Pipeline, version: str
+) -> tuple[ModelVersion, dict[str, bytes]]:
+    model = platform.registry.models.get(pipeline.name, version)
+    name = f"{pipeline.name} model {version[:12]}"
+    try:
+        files = {file: platform.lake.get(f"{model.prefix}/{file}") for file in MODEL_FILES}
+    except Retryable as error:
+        raise NotProven(
+            name, f"{error.object} {error.reason}", "restore the file or train again"
+        ) from error
+    found = version_of({file: sha256(data) for file, data in files.items()})
+    if found != model.version:
+        raise NotProven(
+            name,
+            f"its files are not the ones that were judged (their digest is {found[:12]})",
+            f"restore {model.prefix} from a backup, or train again",
+        )
+    return model, files
+
+
+def _refusal(verdict: Verdict) -> str:
+    reasons = [f"{gate.name}: {gate.reason}" for gate in verdict.gates if not gate.passed]
+    return "its verdict is no: " + "; ".join(reasons)
+
+
+def _again(pipeline: Pipeline) -> str:
+    return f"gate it again: materialise {pipeline.name}/model, or 'ml-control run {pipeline.name}'"
+
+
+def _fix(pipeline: Pipeline) -> str:
+    return f"see the gates in 'ml-control models {pipeline.name}', then train on better data"

@@ -1,0 +1,358 @@
+"""model: train on published data, package, prove against the container and the champion, judge."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_control.core.artifact import inspect_archive, pack, version_of
+from ml_control.core.containers import container
+from ml_control.core.digests import canonical, digest_of, sha256
+from ml_control.core.pipeline import Pipeline
+from ml_control.core.records import Dataset, Lease, ModelVersion, TrainingState, Verdict
+from ml_control.platform import Platform
+from ml_control.ports import Round, TrainingJob, TrainingResult
+from ml_control.services.audit import quality_digest
+from ml_control.services.channels import (
+    Channels,
+    golden_document,
+    profiles,
+    write_channels,
+    write_test_features,
+)
+from ml_control.services.selection import Selection, select
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ml_control.core.features import FeatureSpec
+    from ml_control.core.gates import Evidence
+
+ARCHIVE, FEATURES, GOLDEN = "model.tar.gz", "features.json", "golden.json"
+MODEL_FILES = (ARCHIVE, FEATURES, GOLDEN)
+STAGE = "model"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model version with its verdict and what led to both."""
+
+    model: ModelVersion
+    verdict: Verdict
+    result: TrainingResult
+    left_out: dict[str, str]
+    plots: dict[str, bytes]
+
+
+def train(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Trained:
+    """Train on the present dataset and judge the outcome.
+
+    The job is named by everything that decides its result, so doing this again adopts the
+    finished job and only asks the gates anew. Raises ``NotProven`` when the data is not proven,
+    ``Conflict`` while another run trains this pipeline, and the trainer's errors.
+    """
+    registry = platform.registry
+    with registry.leases.hold(pipeline.name, STAGE, run) as lease:
+        before = registry.models.training(pipeline.name)
+        selection = select(platform, pipeline)
+        digest = selection.dataset.digest
+        attempt = max(before.attempt, 1) if before.dataset == digest else 1
+        state = TrainingState(
+            pipeline=pipeline.name, dataset=digest, attempt=attempt, run=run, at=registry.clock()
+        )
+        try:
+            trained = _train(platform, pipeline, selection, lease, run, say)
+        except BaseException as error:
+            registry.models.set_training(
+                state.model_copy(update={"outcome": "failed", "reason": str(error)[:1000]})
+            )
+            raise
+        verdict = trained.verdict
+        outcome = "passed" if verdict.passed else "refused"
+        because = "every gate passed" if verdict.passed else f"failed {', '.join(verdict.failed)}"
+        registry.history.append(
+            pipeline.name,
+            f"gated: {outcome}",
+            trained.model.version,
+            because,
+            actor=run,
+            details={"verdict": verdict.key, "dataset": digest, "metrics": verdict.metrics},
+        )
+        registry.models.set_training(
+            state.model_copy(update={"outcome": outcome, "reason": because})
+        )
+        return trained
+
+
+def _train(
+    platform: Platform,
+    pipeline: Pipeline,
+    selection: Selection,
+    lease: Lease,
+    run: str,
+    say: Say,
+) -> Trained:
+    from ml_control.core.features import fit
+    from ml_control.core.gates import gate_config, judge
+    from ml_control.core.profile import merge
+
+    spec, dataset = pipeline.spec, selection.dataset
+    merged = merge(profiles(platform, dataset))
+    features = fit(spec, merged)
+    say(f"{dataset.rows} rows in {len(dataset.parts)} partitions, {features.width} features")
+    channels = write_channels(platform, pipeline, dataset, features)
+    parameters = hyperparameters(pipeline, features)
+    job = TrainingJob(
+        name=job_name(pipeline, dataset, features, parameters),
+        container=spec.training.container,
+        hyperparameters=parameters,
+        channels=channels.training,
+        golden=channels.features("golden"),
+        max_runtime=spec.training.max_runtime,
+    )
+    result = platform.trainer.train(job, _every_tenth(say))
+    taken = "taken from an earlier identical job" if result.adopted else "trained"
+    say(f"{taken} in {result.seconds:.1f} s: {result.watched}={result.watched_value:.5f}")
+    registry = platform.registry
+    registry.models.record_trial(pipeline.name, job.name, _trial(job, dataset, result))
+
+    model = _package(platform, pipeline, dataset, features, channels, job, result, run)
+    champion = registry.rollouts.get(pipeline.name).champion
+    evidence = gather(platform, pipeline, selection, model, champion, channels, result)
+    verdict = judge(
+        evidence,
+        spec,
+        gate_config=gate_config(spec, quality_digest(spec, pipeline.suite)),
+        at=registry.clock(),
+        run=run,
+    )
+    verdict = registry.models.record_verdict(verdict)
+    model = model.model_copy(update={"metrics": verdict.metrics})
+    registry.models.register(model, registry.leases.fence(lease))
+    plots = _report(platform, model, verdict, result, evidence, merged)
+    return Trained(model, verdict, result, selection.left_out, plots)
+
+
+def hyperparameters(pipeline: Pipeline, features: FeatureSpec) -> dict[str, str]:
+    """The container's hyperparameters, as the strings it reads."""
+    task = pipeline.spec.columns.task
+    by_task: dict[str, dict[str, Any]] = {
+        "binary": {"objective": "binary:logistic", "eval_metric": "logloss"},
+        "multiclass": {
+            "objective": "multi:softprob",
+            "num_class": len(features.labels),
+            "eval_metric": "mlogloss",
+        },
+        "regression": {"objective": "reg:squarederror", "eval_metric": "rmse"},
+    }
+    values: dict[str, Any] = {**pipeline.spec.training.hyperparameters, **by_task[task]}
+    if pipeline.spec.training.early_stopping_rounds is not None:
+        values["early_stopping_rounds"] = pipeline.spec.training.early_stopping_rounds
+    return {name: str(value) for name, value in sorted(values.items())}
+
+
+def job_name(
+    pipeline: Pipeline, dataset: Dataset, features: FeatureSpec, parameters: Mapping[str, str]
+) -> str:
+    """Names a training job by everything that decides its result."""
+    decides = [
+        dataset.digest,
+        features.digest,
+        pipeline.transform_digest,
+        dict(parameters),
+        pipeline.spec.training.container,
+    ]
+    return f"{pipeline.name.replace('_', '-')}-{digest_of(decides)[:16]}"
+
+
+def _every_tenth(say: Say) -> Callable[[Round], None]:
+    def on_round(step: Round) -> None:
+        if step.index % 10 == 0:
+            values = "  ".join(f"{name}:{value:.5f}" for name, value in step.metrics.items())
+            say(f"[{step.index}] {values}")
+
+    return on_round
+
+
+def _trial(job: TrainingJob, dataset: Dataset, result: TrainingResult) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "dataset": dataset.digest,
+        "container": job.container,
+        "hyperparameters": dict(job.hyperparameters),
+        "watched": result.watched,
+        "watched_value": result.watched_value,
+        "best_iteration": result.best_iteration,
+        "rounds": [[step.index, dict(step.metrics)] for step in result.rounds],
+        "seconds": result.seconds,
+    }
+
+
+def _package(
+    platform: Platform,
+    pipeline: Pipeline,
+    dataset: Dataset,
+    features: FeatureSpec,
+    channels: Channels,
+    job: TrainingJob,
+    result: TrainingResult,
+    run: str,
+) -> ModelVersion:
+    """Write the three files that a model version is, named by their digest."""
+    predictions = [list(row) for row in result.golden_predictions]
+    files = {
+        ARCHIVE: pack(result.model.read_bytes()),
+        FEATURES: canonical(features.to_json()),
+        GOLDEN: canonical(golden_document(channels.golden_records, features, predictions)),
+    }
+    digests = {name: sha256(data) for name, data in files.items()}
+    version = version_of(digests)
+    prefix = f"artifacts/{pipeline.name}/{version}"
+    for name, data in files.items():
+        platform.lake.put(f"{prefix}/{name}", data)
+    return ModelVersion(
+        pipeline=pipeline.name,
+        version=version,
+        files=digests,
+        prefix=prefix,
+        container=job.container,
+        dataset=dataset,
+        features_digest=features.digest,
+        test_set=digest_of([dataset.digest, pipeline.transform_digest]),
+        training_job=job.name,
+        hyperparameters=dict(job.hyperparameters),
+        best_iteration=result.best_iteration,
+        rounds=len(result.rounds),
+        metrics={},
+        created_at=platform.registry.clock(),
+        run=run,
+    )
+
+
+def gather(
+    platform: Platform,
+    pipeline: Pipeline,
+    selection: Selection,
+    model: ModelVersion,
+    champion: str | None,
+    channels: Channels,
+    result: TrainingResult,
+) -> Evidence:
+    """Replay the packaged bytes in a fresh process and collect what the gates judge."""
+    import numpy as np
+
+    from ml_control.core.features import FeatureSpec, csv_row
+    from ml_control.core.gates import DataCheck, Evidence
+    from ml_control.core.metrics import watched
+    from ml_control.services.proving import replay
+
+    lake, box = platform.lake, container(model.container)
+    inspection = inspect_archive(lake.get(f"{model.prefix}/{ARCHIVE}"), box, name=ARCHIVE)
+    features = FeatureSpec.model_validate_json(lake.get(f"{model.prefix}/{FEATURES}"))
+    golden = json.loads(lake.get(f"{model.prefix}/{GOLDEN}"))
+    encoded = [csv_row(features.encode_record(record)) for record in golden["records"]]
+    observed: dict[str, np.ndarray] = {}
+    champion_predictions = None
+    with tempfile.TemporaryDirectory(prefix="ml-control-proof-") as folder:
+        rows = Path(folder) / "golden.csv"
+        rows.write_text("\n".join(golden["rows"]) + "\n", "utf-8")
+        if inspection.model is not None and not inspection.findings:
+            inputs = {
+                "golden": rows,
+                "validation": channels.features("validation"),
+                "test": channels.features("test"),
+            }
+            observed = replay(inspection.model, box, inputs).predictions
+        if champion is not None and champion != model.version:
+            champion_predictions = _champion(
+                platform, pipeline, selection.dataset, champion, Path(folder)
+            )
+        elif champion == model.version:
+            champion_predictions = observed.get("test")
+    reproduced = None
+    if "validation" in observed:
+        metric = result.watched.removeprefix("validation-")
+        reproduced = watched(metric, channels.target("validation"), observed["validation"])
+    required = quality_digest(pipeline.spec, pipeline.suite)
+    checks = tuple(
+        DataCheck(
+            partition=part.partition,
+            data_digest=part.digest,
+            audit=audit,
+            quality_digest=required,
+        )
+        for part, audit in zip(selection.dataset.parts, selection.audits, strict=True)
+    )
+    return Evidence(
+        pipeline=pipeline.name,
+        model_version=model.version,
+        champion=champion,
+        test_set=model.test_set,
+        data_checks=checks,
+        archive_findings=tuple(
+            {"rule": f.rule, "object": f.object, "reason": f.reason} for f in inspection.findings
+        ),
+        golden_expected=_by_row(np.asarray(golden["predictions"], dtype=np.float32)),
+        golden_observed=_by_row(observed.get("golden")),
+        golden_encoded_equal=encoded == golden["rows"],
+        watched_name=result.watched,
+        watched_logged=result.watched_value,
+        watched_reproduced=reproduced,
+        y_test=channels.target("test"),
+        predictions_test=observed.get("test"),
+        champion_predictions_test=champion_predictions,
+        task=pipeline.spec.columns.task,
+        labels=features.labels,
+    )
+
+
+def _by_row(predictions: np.ndarray | None) -> np.ndarray | None:
+    """One row per record: a single output is kept as a column, whoever wrote it."""
+    return None if predictions is None else predictions.reshape(len(predictions), -1)
+
+
+def _champion(
+    platform: Platform, pipeline: Pipeline, dataset: Dataset, champion: str, folder: Path
+) -> np.ndarray | None:
+    """The serving model's predictions on the same test rows, through its own FeatureSpec."""
+    from ml_control.core.artifact import unpack
+    from ml_control.core.features import FeatureSpec
+    from ml_control.services.proving import replay
+
+    model = platform.registry.models.get(pipeline.name, champion)
+    lake, box = platform.lake, container(model.container)
+    features = FeatureSpec.model_validate_json(lake.get(f"{model.prefix}/{FEATURES}"))
+    rows = folder / "champion.csv"
+    write_test_features(platform, dataset, features, rows)
+    archive = lake.verified(f"{model.prefix}/{ARCHIVE}", model.files[ARCHIVE])
+    return replay(unpack(archive, box), box, {"test": rows}).predictions["test"]
+
+
+def _report(
+    platform: Platform,
+    model: ModelVersion,
+    verdict: Verdict,
+    result: TrainingResult,
+    evidence: Evidence,
+    profile: dict[str, Any],
+) -> dict[str, bytes]:
+    from ml_control.services.plots import learning_curve
+    from ml_control.services.report import render
+
+    html = render(
+        verdict=verdict,
+        model=model,
+        rounds=result.rounds,
+        y_test=evidence.y_test,
+        predictions_test=evidence.predictions_test,
+        champion_predictions=evidence.champion_predictions_test,
+        labels=evidence.labels,
+        profile=profile,
+    )
+    platform.lake.put(f"{model.prefix}/report.html", html)
+    return {"learning_curve": learning_curve(result.rounds, result.best_iteration)}

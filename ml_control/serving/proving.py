@@ -1,0 +1,156 @@
+"""Predict CSV rows in a container's own interpreter, as the container itself would.
+
+Run as ``python -m ml_control.serving.proving`` in a fresh process. It reads one JSON request
+from stdin, ``{"model": path, "inputs": {name: csv path}, "output": directory}``, writes
+``<output>/<name>.npy`` (float32, one row of predictions for each line) and prints one JSON line.
+A model that does not load or predict exits with 1 and ``{"error": ..., "stage": ...}``.
+Needs only the standard library, numpy and XGBoost, of any version from 1.5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_BLOCK = 16 << 20  # bytes of CSV parsed at once
+_LATENCY_CALLS = 200
+_MAX_SAMPLE_COLUMNS = 100_000
+_EMPTY = re.compile(rb"(?<=[,\n])(?=[,\n])")
+
+
+def load(path: str | Path) -> Any:
+    """The booster in a model file, on one thread. Raises what XGBoost raises."""
+    import xgboost
+
+    booster = xgboost.Booster({"nthread": 1})
+    booster.load_model(str(path))
+    return booster
+
+
+def trees_served(booster: Any) -> tuple[int, int]:
+    """The rounds that the container's XGBoost answers with, as an ``iteration_range``.
+
+    The 1.x containers cut a model with ``best_ntree_limit`` at its best round; later ones serve
+    all rounds, which ``(0, 0)`` means.
+    """
+    import xgboost
+
+    if int(xgboost.__version__.split(".")[0]) >= 2 or booster.attr("best_ntree_limit") is None:
+        return 0, 0
+    best = booster.attr("best_iteration")
+    return (0, int(best) + 1) if best is not None else (0, 0)
+
+
+def predict(booster: Any, features: np.ndarray) -> np.ndarray:
+    """Predictions of float32 rows (n, columns): float32 of shape (n,) or (n, classes).
+
+    Through a DMatrix, as the container does, so that the answers are equal bit for bit.
+    """
+    import numpy as np
+    import xgboost
+
+    answers = booster.predict(
+        xgboost.DMatrix(features, missing=np.nan, nthread=1),
+        iteration_range=trees_served(booster),
+        validate_features=False,
+    )
+    return np.asarray(answers, dtype=np.float32)
+
+
+def read_rows(path: str | Path) -> Iterator[np.ndarray]:
+    """A CSV file of feature rows as blocks of float32 (n, columns); an empty cell is NaN.
+
+    Raises ValueError, naming the line within its block, for a cell that is no number and for
+    rows of different lengths.
+    """
+    import numpy as np
+
+    with Path(path).open("rb") as file:
+        while lines := file.readlines(_BLOCK):
+            text = b"\n" + b"".join(lines).replace(b"\r", b"").removesuffix(b"\n") + b"\n"
+            # loadtxt refuses empty cells and drops empty lines, so they are named first.
+            text = _EMPTY.sub(b"nan", text)[1:-1]
+            yield np.loadtxt(
+                text.decode().split("\n"), np.float32, delimiter=",", comments=None, ndmin=2
+            )
+
+
+def main() -> int:
+    """Serve the one request on stdin; the exit status."""
+    answer, stage = sys.stdout, "request"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # XGBoost prints its warnings to stdout
+            request = json.load(sys.stdin)
+            stage = "load"
+            started = time.perf_counter()
+            booster = load(request["model"])
+            stage = "predict"
+            report = _serve(booster, request["inputs"], Path(request["output"]))
+            report["seconds"] = time.perf_counter() - started
+    except Exception as error:  # whatever the loader says, the caller gets its words
+        words = f"{error}".split("Stack trace")[0].strip() or type(error).__name__
+        answer.write(json.dumps({"error": words[:2000], "stage": stage}) + "\n")
+        return 1
+    answer.write(json.dumps(report) + "\n")
+    return 0
+
+
+def _serve(booster: Any, inputs: dict[str, str], output: Path) -> dict[str, Any]:
+    import numpy as np
+    import xgboost
+
+    columns = int(booster.num_features())
+    rows: dict[str, int] = {}
+    sample = None
+    for name, path in inputs.items():
+        blocks = []
+        for features in read_rows(path):
+            if features.shape[1] != columns:
+                # XGBoost would answer rows that are too short without a word.
+                raise ValueError(
+                    f"input {name} has {features.shape[1]} columns, the model has {columns}"
+                )
+            sample = features[:1] if sample is None else sample
+            blocks.append(predict(booster, features))
+        answers = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        np.save(output / f"{name}.npy", answers, allow_pickle=False)
+        rows[name] = len(answers)
+    if sample is None and columns <= _MAX_SAMPLE_COLUMNS:
+        sample = np.full((1, columns), np.nan, np.float32)
+    p50, p99 = _latency(booster, sample) if sample is not None else (0.0, 0.0)
+    return {
+        "xgboost": xgboost.__version__,
+        "num_features": columns,
+        "rows": rows,
+        "latency_p50_ms": p50,
+        "latency_p99_ms": p99,
+    }
+
+
+def _latency(booster: Any, sample: np.ndarray) -> tuple[float, float]:
+    """Median and 99th percentile, in milliseconds, of predicting one row at a time."""
+    import numpy as np
+
+    for _ in range(3):  # the first calls set up buffers
+        predict(booster, sample)
+    times: list[float] = []
+    until = time.perf_counter() + 5.0
+    while len(times) < _LATENCY_CALLS and (len(times) < 5 or time.perf_counter() < until):
+        began = time.perf_counter()
+        predict(booster, sample)
+        times.append((time.perf_counter() - began) * 1000.0)
+    p50, p99 = np.percentile(times, [50, 99])
+    return float(p50), float(p99)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

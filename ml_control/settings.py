@@ -1,0 +1,82 @@
+"""Where this installation keeps things: from the environment or ``ml-control.toml``."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ml_control.errors import InvalidSpec
+
+HOME_VARIABLE = "ML_CONTROL_HOME"
+PIPELINES_VARIABLE = "ML_CONTROL_PIPELINES"
+SETTINGS_FILE = "ml-control.toml"
+
+
+class Settings(BaseModel):
+    """What differs between installations; everything has a working default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    platform: Literal["local"] = Field("local", description="Which adapters are used.")
+    home: Path = Field(Path(".ml_control"), description="Folder of all local state.")
+    pipelines: Path = Field(Path("pipelines"), description="Folder of pipeline folders.")
+    lease_seconds: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="A holder that has not renewed its lease for so long lost it.",
+    )
+    max_attempts: int = Field(
+        4, ge=1, le=100, description="Runs tried for a partition before its events are parked."
+    )
+    retry_seconds: float = Field(
+        5.0, ge=0, le=3600, description="Wait before the second attempt; doubles with each one."
+    )
+    yaml_env: tuple[str, ...] = Field(
+        (), description="Environment variables that pipeline files may name in templates."
+    )
+
+    @property
+    def landing(self) -> Path:
+        """Where people drop files: one folder per pipeline."""
+        return self.home / "landing"
+
+    @property
+    def dagster_home(self) -> Path:
+        """DAGSTER_HOME of this installation."""
+        return self.home / "dagster"
+
+
+def load_settings(home: Path | None = None, pipelines: Path | None = None) -> Settings:
+    """Settings from, in order: arguments, environment variables, ``ml-control.toml``, defaults.
+
+    Environment variables are ``ML_CONTROL_<FIELD>``. Raises ``InvalidSpec`` naming the field.
+    """
+    values: dict[str, Any] = {}
+    file = Path(SETTINGS_FILE)
+    if file.is_file():
+        try:
+            values.update(tomllib.loads(file.read_text("utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidSpec(SETTINGS_FILE, str(error), "correct the file's TOML") from error
+    for name in Settings.model_fields:
+        if text := os.environ.get(f"ML_CONTROL_{name.upper()}"):
+            values[name] = text.split(",") if name == "yaml_env" else text
+    values |= {k: v for k, v in {"home": home, "pipelines": pipelines}.items() if v is not None}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidSpec(
+            f"setting {field}",
+            f"{first['msg']} (got {first.get('input')!r})",
+            f"change {field} in {SETTINGS_FILE} or ML_CONTROL_{field.upper()}",
+        ) from error
+    return settings.model_copy(
+        update={"home": settings.home.absolute(), "pipelines": settings.pipelines.absolute()}
+    )

@@ -1,0 +1,447 @@
+"""What every trainer promises, with real training processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xgboost
+
+from ml_control.errors import Conflict, InvalidSpec, PlatformFailed, Retryable
+from ml_control.local.algorithm import Unusable, read_channel
+from ml_control.local.hyperparameters import REFUSED, Refused, parse
+from ml_control.local.processes import alive
+from ml_control.local.trainer import LocalTrainer
+from ml_control.ports import TrainingJob
+
+SETTINGS = {
+    "num_round": "40",
+    "max_depth": "3",
+    "eta": "0.9",
+    "objective": "binary:logistic",
+    "eval_metric": "auc,logloss",
+    "early_stopping_rounds": "4",
+}
+
+
+@pytest.fixture(params=["local"])
+def trainer(request, tmp_path):
+    """Each platform's trainer; today the local one."""
+    trainer = LocalTrainer(tmp_path / "jobs", threads=1)
+    yield trainer
+    trainer.stop()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Channel files with missing values in two parts, and golden rows without a label."""
+    folder = tmp_path_factory.mktemp("channels")
+    random = np.random.default_rng(7)
+    rows = random.normal(size=(1300, 5)).astype(np.float32)
+    rows[random.random(rows.shape) < 0.1] = np.nan
+    noise = random.normal(scale=0.7, size=1300)
+    labels = (np.nan_to_num(rows[:, 0]) - np.nan_to_num(rows[:, 1]) + noise > 0).astype(int)
+    parts = {
+        "train-1": slice(0, 500),
+        "train-2": slice(500, 1000),
+        "validation": slice(1000, 1200),
+    }
+    for name, part in parts.items():
+        text = [f"{y},{cells(x)}" for y, x in zip(labels[part], rows[part], strict=True)]
+        (folder / f"{name}.csv").write_text("\n".join(text) + "\n")
+    (folder / "golden.csv").write_text("\n".join(map(cells, rows[1200:])) + "\n")
+    return {"folder": folder, "rows": rows, "labels": labels}
+
+
+def cells(row):
+    """A row as CSV; a missing value is an empty cell."""
+    return ",".join("" if np.isnan(value) else repr(float(value)) for value in row)
+
+
+@pytest.fixture
+def job(data):
+    """Make a job over the channel files."""
+
+    def make(name="job-1", container="3.2-0", max_runtime=120.0, channels=None, **changes):
+        folder = data["folder"]
+        usual = {
+            "train": [folder / "train-1.csv", folder / "train-2.csv"],
+            "validation": [folder / "validation.csv"],
+        }
+        settings = {key: text for key, text in {**SETTINGS, **changes}.items() if text is not None}
+        return TrainingJob(
+            name, container, settings, channels or usual, folder / "golden.csv", max_runtime
+        )
+
+    return make
+
+
+def loaded(result):
+    """The booster that a job left."""
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(result.model.read_bytes()))
+    return booster
+
+
+def endless(job, name="endless"):
+    """A job that runs until somebody ends it."""
+    return job(name, num_round="1000000", early_stopping_rounds=None)
+
+
+def in_background(trainer, wanted):
+    """Start training in a thread; (future, event that is set at the first round)."""
+    began = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(trainer.train, wanted, lambda _: began.set())
+    pool.shutdown(wait=False)
+    return future, began
+
+
+def process_of(trainer, wanted):
+    """(pid, start time) of a job's process."""
+    record = json.loads((trainer._root / wanted.name / "process.json").read_text())
+    return record["pid"], record["started"]
+
+
+def test_the_result_is_what_xgboost_trains(trainer, job, data):
+    """Trees, metrics, the chosen round and golden predictions equal a training of our own."""
+    seen = []
+
+    result = trainer.train(job(), seen.append)
+
+    rows, labels = data["rows"], data["labels"]
+    train = xgboost.DMatrix(rows[:1000], labels[:1000])
+    validation = xgboost.DMatrix(rows[1000:1200], labels[1000:1200])
+    history = {}
+    params = {"max_depth": 3, "eta": 0.9, "objective": "binary:logistic", "nthread": 1}
+    booster = xgboost.train(
+        {**params, "eval_metric": ["auc", "logloss"]},
+        train,
+        40,
+        evals=[(train, "train"), (validation, "validation")],
+        evals_result=history,
+        early_stopping_rounds=4,
+        verbose_eval=False,
+    )
+    best = booster.best_iteration
+    want = booster.predict(xgboost.DMatrix(rows[1200:]), iteration_range=(0, best + 1))
+    losses = history["validation"]["logloss"]
+    assert result.best_iteration == best < len(losses) - 1
+    assert result.watched == "validation-logloss"
+    assert result.watched_value == losses[best] == min(losses)
+    assert [[value] for value in want.tolist()] == result.golden_predictions
+    assert list(result.rounds) == seen
+    assert list(range(len(losses))) == [round.index for round in seen]
+    assert {"train-auc", "train-logloss", "validation-auc", "validation-logloss"} == set(
+        seen[0].metrics
+    )
+    assert [round(value, 5) for value in losses] == [r.metrics["validation-logloss"] for r in seen]
+    assert result.seconds > 0
+    assert not result.adopted
+
+
+def test_a_server_that_uses_all_trees_uses_the_right_ones(trainer, job, data):
+    """The model file is cut to the chosen round and predicts the golden rows bit for bit."""
+    result = trainer.train(job(), lambda _: None)
+
+    booster = loaded(result)
+    answers = booster.predict(xgboost.DMatrix(data["rows"][1200:]))
+    assert booster.num_boosted_rounds() == result.best_iteration + 1
+    assert [[value] for value in answers.tolist()] == result.golden_predictions
+    assert [result.model.name] == [path.name for path in result.model.parent.iterdir()]
+
+
+def test_equal_jobs_give_equal_bytes(trainer, job):
+    """Training is deterministic: another job with the same inputs leaves the same model."""
+    models = [trainer.train(job(name), lambda _: None).model.read_bytes() for name in ("x", "y")]
+
+    assert models[0] == models[1]
+
+
+def test_a_finished_job_is_adopted(trainer, job):
+    """The second request of a name trains nothing, and reports the same rounds and result."""
+    first = trainer.train(job(), lambda _: None)
+    process, seen = process_of(trainer, job()), []
+
+    second = LocalTrainer(trainer._root).train(job(), seen.append)
+
+    assert second.adopted
+    assert process == process_of(trainer, job())
+    assert first.rounds == second.rounds == tuple(seen)
+    assert first.golden_predictions == second.golden_predictions
+    assert first.model.read_bytes() == second.model.read_bytes()
+
+
+@pytest.mark.parametrize("file", ["model/xgboost-model", "output/data/golden.json", "log.txt"])
+def test_a_changed_result_is_not_adopted(trainer, job, file):
+    """A finished job whose files were touched is trained again from scratch."""
+    first = trainer.train(job(), lambda _: None)
+    model = first.model.read_bytes()
+    with (trainer._root / "job-1" / file).open("ab") as stored:
+        stored.write(b" ")
+
+    second = trainer.train(job(), lambda _: None)
+
+    assert not second.adopted
+    assert model == second.model.read_bytes()
+
+
+def test_two_callers_share_one_process(trainer, job):
+    """Of two callers at once, from two clients, one starts the job and both get its result."""
+    other, wanted = LocalTrainer(trainer._root, threads=1), job()
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(t.train, wanted, lambda _: None) for t in (trainer, other)]
+        results = [future.result() for future in futures]
+
+    assert sorted(result.adopted for result in results) == [False, True]
+    assert results[0].model.read_bytes() == results[1].model.read_bytes()
+    assert results[0].rounds == results[1].rounds
+
+
+def test_a_running_job_outlives_its_caller_and_is_adopted(trainer, job):
+    """A caller that goes away leaves the job running; the next one tails all of it."""
+
+    class GoneError(Exception):
+        pass
+
+    def leave(_):
+        raise GoneError
+
+    wanted = job(num_round="400", early_stopping_rounds=None)
+    with pytest.raises(GoneError):
+        trainer.train(wanted, leave)
+    process, seen = process_of(trainer, wanted), []
+
+    result = trainer.train(wanted, seen.append)
+
+    assert result.adopted
+    assert process == process_of(trainer, wanted)
+    assert list(range(400)) == [round.index for round in seen]
+
+
+def test_a_killed_job_is_retryable_and_starts_from_scratch(trainer, job):
+    """A process ended from outside is no failure of the job: the next request trains it anew."""
+    wanted = endless(job)
+    future, began = in_background(trainer, wanted)
+    assert began.wait(60)
+
+    os.kill(process_of(trainer, wanted)[0], signal.SIGKILL)
+
+    with pytest.raises(Retryable, match="ended from outside"):
+        future.result(60)
+    leftover = trainer._root / wanted.name / "output" / "leftover"
+    leftover.write_text("of the first attempt")
+    first = process_of(trainer, wanted)
+    future, began = in_background(trainer, wanted)
+    assert began.wait(60)
+    assert first != process_of(trainer, wanted)
+    assert not leftover.exists()
+    assert trainer.stop() == 1
+    with pytest.raises(Retryable):
+        future.result(60)
+
+
+def test_a_job_that_runs_too_long_is_ended(trainer, job):
+    """Past max_runtime the process is gone and the error says so."""
+    wanted = endless(job)
+    wanted = TrainingJob(**{**vars(wanted), "max_runtime": 4.0})
+    began = time.monotonic()
+
+    with pytest.raises(PlatformFailed, match="MaxRuntimeExceeded"):
+        trainer.train(wanted, lambda _: None)
+
+    assert time.monotonic() - began < 30
+    assert not alive(*process_of(trainer, wanted))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_round": None}, "Missing required hyperparameter: num_round"),
+        ({"foo": "1"}, "Extraneous hyperparameter found: foo"),
+        ({"n_estimators": "10"}, "Extraneous hyperparameter found: n_estimators"),
+        ({"device": "cuda"}, "Extraneous hyperparameter found: device"),
+        ({"eta": "3.0"}, "Hyperparameter eta: 3.0 is not in [0, 1]"),
+        ({"eta": "nan"}, "Hyperparameter eta: nan is not in [0, 1]"),
+        ({"subsample": "0"}, "Hyperparameter subsample: 0.0 is not in (0, 1]"),
+        ({"max_depth": "deep"}, "Hyperparameter max_depth: could not parse value 'deep' as int"),
+        ({"eval_metric": "f2"}, "Hyperparameter eval_metric: f2 is not in ["),
+        ({"tree_method": "gpu_hist"}, "Hyperparameter tree_method: gpu_hist is not in ["),
+        ({"csv_weights": "1"}, "Hyperparameter csv_weights: not supported"),
+        ({"booster": "gblinear"}, "Hyperparameter early_stopping_rounds: not supported"),
+        ({"num_class": "3"}, "Do not need to setup parameter 'num_class'"),
+        (
+            {"objective": "multi:softprob"},
+            "Require input for parameter 'num_class' for multi-classification",
+        ),
+    ],
+)
+def test_hyperparameters_are_refused_in_the_containers_words(changes, words):
+    """What the container would refuse is refused as it would say it, recognisably."""
+    settings = {key: text for key, text in {**SETTINGS, **changes}.items() if text is not None}
+
+    with pytest.raises(Refused) as caught:
+        parse(settings)
+
+    assert str(caught.value).startswith(words)
+    assert REFUSED.match(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_round": None}, "Missing required hyperparameter: num_round"),
+        ({"eta": "3.0"}, "Hyperparameter eta: 3.0 is not in [0, 1]"),
+    ],
+)
+def test_refused_hyperparameters_are_an_invalid_spec(trainer, job, changes, words):
+    """A refusal of the job is the pipeline file's mistake, with the container's words."""
+    with pytest.raises(InvalidSpec) as caught:
+        trainer.train(job(**changes), lambda _: None)
+
+    assert words == caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("label,a,b\n1,2,3\n", "begins with a header"),
+        ("1,2,3,4\n0,2,3,4\n", "channel validation has 5 features, channel train has 3"),
+        ("7,1,2,3,4,5\n0,1,2,3,4,5\n", "framework error: XGBoostError"),
+    ],
+)
+def test_unusable_training_data_is_a_failure_in_its_own_words(
+    trainer, job, data, tmp_path, text, words
+):
+    """Bad channel files end the job with a text that names the place, and no model."""
+    bad = tmp_path / "bad.csv"
+    bad.write_text(text)
+    channels = {"train": [bad], "validation": [data["folder"] / "validation.csv"]}
+
+    with pytest.raises(PlatformFailed) as caught:
+        trainer.train(job(channels=channels), lambda _: None)
+
+    assert words in caught.value.reason
+    assert not (trainer._root / "job-1" / "model" / "xgboost-model").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("label,a,b\n1,2,3\n", "channel train: 0.csv: begins with a header ('label')"),
+        ("1,2,3\n0,2\n", "channel train: 0.csv: "),
+        ("1,2,3\n0,2,three\n", "three"),
+        ("1,2,3\n0,2,inf\n", "row 2 has an infinite value"),
+        ("1,2,3\n,2,3\n", "row 2 has no finite label"),
+        ("", "no row of data"),
+        ("1\n0\n", "at least one feature"),
+    ],
+)
+def test_no_row_is_read_wrongly(tmp_path, text, words):
+    """What cannot be read as labels and features is refused with its file or row."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "0.csv").write_text(text)
+
+    with pytest.raises(Unusable) as caught:
+        read_channel(tmp_path / "train")
+
+    assert words in str(caught.value)
+
+
+def test_a_channel_is_read_in_order_without_its_line_ends(tmp_path):
+    """Files by name, any line end, no last line end, empty cells as NaN."""
+    (tmp_path / "0.csv").write_bytes(b"1,2,\r\n0,nan,4\r\n")
+    (tmp_path / "1.csv").write_bytes(b"1,,6")
+
+    features, labels = read_channel(tmp_path)
+
+    nan = float("nan")
+    np.testing.assert_array_equal([1, 0, 1], labels)
+    np.testing.assert_array_equal([[2, nan], [nan, 4], [nan, 6]], features)
+
+
+def test_a_failed_job_can_be_tried_again(trainer, job, data, tmp_path):
+    """A failure is not adopted: the same name trains once its inputs are right."""
+    part = tmp_path / "part.csv"
+    part.write_text("nonsense\n")
+    channels = {"train": [part], "validation": [data["folder"] / "validation.csv"]}
+    with pytest.raises(PlatformFailed):
+        trainer.train(job(channels=channels), lambda _: None)
+    part.write_text((data["folder"] / "train-1.csv").read_text())
+
+    result = trainer.train(job(channels=channels), lambda _: None)
+
+    assert not result.adopted
+    assert result.model.exists()
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-x", "x" * 64, "a b"])
+def test_a_name_that_is_no_name_is_refused(trainer, job, name):
+    """A job's name cannot point outside the jobs' folder."""
+    with pytest.raises(InvalidSpec, match="not a usable name"):
+        trainer.train(job(name), lambda _: None)
+
+
+def test_one_name_is_one_job(trainer, job):
+    """Other hyperparameters under the name of an existing job are a conflict, not its result."""
+    trainer.train(job(), lambda _: None)
+
+    with pytest.raises(Conflict, match="other hyperparameters"):
+        trainer.train(job(max_depth="4"), lambda _: None)
+
+
+def test_multiclass_predictions_have_one_column_a_class(trainer, job, data, tmp_path):
+    """Golden predictions of softprob are rows of class probabilities, from 64-bit-safe floats."""
+    rows, path = data["rows"], tmp_path / "three.csv"
+    labels = np.arange(300) % 3
+    path.write_text("".join(f"{y},{cells(x)}\n" for y, x in zip(labels, rows[:300], strict=True)))
+    settings = {"objective": "multi:softprob", "num_class": "3", "eval_metric": "mlogloss"}
+
+    result = trainer.train(
+        job(channels={"train": [path]}, early_stopping_rounds=None, num_round="3", **settings),
+        lambda _: None,
+    )
+
+    got = np.array(result.golden_predictions, dtype=np.float32)
+    want = loaded(result).predict(xgboost.DMatrix(rows[1200:]))
+    assert want.tobytes() == got.tobytes()
+    assert got.shape == (100, 3)
+    assert result.watched == "train-mlogloss"
+    assert result.best_iteration == 2
+
+
+@pytest.mark.parametrize("container", ["1.5-1", "1.7-1"])
+def test_older_containers_train_in_their_own_version(trainer, job, container):
+    """The job runs on the container's XGBoost and leaves a model that this version loads."""
+    import subprocess
+
+    from ml_control.core.boosters import compatible, sniff
+    from ml_control.core.containers import container as container_of
+    from ml_control.environments import python_for
+
+    result = trainer.train(job(container=container), lambda _: None)
+
+    booster = sniff(result.model.read_bytes())
+    wanted = container_of(container)
+    assert compatible(booster.version, wanted, format=booster.format) is None
+    golden = trainer._root.parent / "golden.csv"
+    golden.write_bytes(job().golden.read_bytes())
+    request = {"model": str(result.model), "inputs": {"golden": str(golden)}}
+    request["output"] = str(golden.parent)
+    subprocess.run(
+        [python_for(wanted), "-m", "ml_control.serving.proving"],
+        input=json.dumps(request).encode(),
+        check=True,
+        cwd="/",
+    )
+    want = np.array(result.golden_predictions, dtype=np.float32).ravel()
+    assert want.tobytes() == np.load(golden.parent / "golden.npy").tobytes()
+    assert Path(result.model).name == "xgboost-model"
