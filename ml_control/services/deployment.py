@@ -137,8 +137,10 @@ def ensure_serving(platform: Platform, pipeline: Pipeline) -> dict[str, Endpoint
     for variant, entry in sorted(rollout.variants.items()):
         name = endpoint_name(pipeline, variant)
         state = platform.endpoints.describe(name)
-        if state.state == "InService" and state.model_version == entry.model_version:
-            states[variant] = state
+        serves = state.state == "InService" and state.model_version == entry.model_version
+        deploying = platform.registry.leases.holder(pipeline.name, STAGE) is not None
+        if serves or (deploying and variant != rollout.live):
+            states[variant] = state  # a deploy works on the idle variant: it is not ours to touch
             continue
         try:
             proven = require_once_proven(platform, pipeline, entry.model_version)
@@ -153,7 +155,7 @@ def ensure_serving(platform: Platform, pipeline: Pipeline) -> dict[str, Endpoint
 
 def _bring_back(platform: Platform, name: str, proven: Proven) -> EndpointState:
     version = proven.model.version
-    if platform.endpoints.describe(name).state == "Missing":
+    if platform.endpoints.describe(name).model_version != version:
         state = platform.endpoints.deploy(
             name, proven.archive, version, proven.model.container, START_SECONDS
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from ml_control.core.containers import container
 from ml_control.core.digests import canonical, digest_of, sha256
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Dataset, Lease, ModelVersion, TrainingState, Verdict
+from ml_control.errors import NotProven
 from ml_control.platform import Platform
 from ml_control.ports import Round, TrainingJob, TrainingResult
 from ml_control.services.audit import quality_digest
@@ -276,8 +278,11 @@ def gather(
             champion_predictions = observed.get("test")
     reproduced = None
     if "validation" in observed:
-        metric = result.watched.removeprefix("validation-")
-        reproduced = watched(metric, channels.target("validation"), observed["validation"])
+        # An archive whose answers are not finite reproduces nothing: the witness gate says no.
+        with suppress(NotProven):
+            reproduced = watched(
+                result.watched, channels.target("validation"), observed["validation"]
+            )
     required = quality_digest(pipeline.spec, pipeline.suite)
     checks = tuple(
         DataCheck(
