@@ -7,6 +7,7 @@ on AWS), so that permissions and lifecycles can differ.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Area = Literal["raw", "processed", "artifacts", "logs"]
 AREAS: tuple[Area, ...] = ("raw", "processed", "artifacts", "logs")
 _CHUNK = 4 * 1024 * 1024
+# Control characters, and the suffix that the store keeps for uploads that are not finished.
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f]|#\d+$")
 
 
 class Lake:
@@ -45,6 +48,9 @@ class Lake:
         area, _, rest = key.partition("/")
         if area not in AREAS or not rest:
             raise BadObject(key, f"not a lake key: it must begin with one of {', '.join(AREAS)}")
+        for part in rest.split("/"):
+            if part in ("", ".", "..") or _UNUSABLE.search(part):
+                raise BadObject(key, f"not a lake key: {part!r} cannot be a part of one")
         return self._stores[area], rest
 
     def put(self, key: str, data: bytes) -> str:
@@ -79,6 +85,10 @@ class Lake:
             raise Retryable(
                 key, "is not in the lake", "restore it, or land the object again"
             ) from error
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                key, f"could not be read: {error}", "check disk and permissions, then retry"
+            ) from error
 
     def verified(self, key: str, digest: str) -> bytes:
         """The bytes of an object that must have this SHA-256. Raises ``BadObject`` if not."""
@@ -100,6 +110,10 @@ class Lake:
             obstore.head(store, path)
         except (NotFoundError, FileNotFoundError):
             return False
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                key, f"could not be looked up: {error}", "check disk and permissions, then retry"
+            ) from error
         return True
 
     def delete(self, key: str) -> None:
@@ -109,10 +123,14 @@ class Lake:
             obstore.delete(store, path)
         except (NotFoundError, FileNotFoundError):
             return
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                key, f"could not be removed: {error}", "check disk and permissions, then retry"
+            ) from error
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below a prefix (whole path segments), sorted."""
-        store, path = self._at(prefix.rstrip("/") + "/")
+        store, path = self._at(prefix.rstrip("/"))
         area = prefix.partition("/")[0]
         found = [meta["path"] for page in obstore.list(store, path) for meta in page]
         yield from (f"{area}/{item}" for item in sorted(found))

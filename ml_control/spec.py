@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     field_validator,
     model_validator,
 )
@@ -31,12 +33,19 @@ def parse_duration(value: Any) -> float:
     """
     if isinstance(value, str) and (match := _DURATION.match(value)):
         return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, float):  # already parsed: a spec built from a validated one
-        return value
     raise ValueError(f"{value!r} is not a duration; write a number and ms, s, min, h or d ('2 s')")
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+def print_duration(seconds: float) -> str:
+    """The text that :func:`parse_duration` reads back as exactly these seconds."""
+    return f"{Decimal(repr(seconds)):f} s"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration, json_schema_input_type=str),
+    PlainSerializer(print_duration, when_used="json"),
+]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 

@@ -61,6 +61,16 @@ def live(story: Story, pipeline: str, not_version: str = "") -> Callable[[], dic
     return ask
 
 
+def looked(story: Story, since: float) -> Callable[[], dict[str, Any] | None]:
+    """Asks for a finished tick of the retraining sensor after a time."""
+
+    def ask() -> dict[str, Any] | None:
+        tick = story.observer.last_tick(f"{DIGITS}__retraining")
+        return tick if tick["timestamp"] > since and tick["status"] != "STARTED" else None
+
+    return ask
+
+
 def data_lands(story: Story) -> str:
     """Three days of digit images land; a running daemon turns them into a serving model."""
     from ml_control.testing.samples import write_digits
@@ -164,13 +174,7 @@ def corrupted_day(story: Story) -> str:
     expect(all(reasons), "a quarantined file has no reason")
     until(lambda: observer.runs(f"{DIGITS}__ingest", "FAILURE"), "the run of that day refused", 60)
     since = time.time()
-    tick = until(
-        lambda: (
-            t if (t := observer.last_tick(f"{DIGITS}__retraining"))["timestamp"] > since else None
-        ),
-        "the retraining sensor looked again",
-        60,
-    )
+    tick = until(looked(story, since), "the retraining sensor looked again", 60)
     expect(len(observer.runs(f"{DIGITS}__train")) == trained, "it was trained on")
     after = observer.status(DIGITS)
     expect(before["live"] == after["live"], f"the endpoint moved: {after['live']}")
@@ -214,7 +218,7 @@ def wrong_container(story: Story) -> str:
     golden = report["golden"]
     expect(golden and golden["mismatched_rows"], f"no wrong answer was measured: {report}")
     return (
-        f"refused for 1.7-1: {len(golden['mismatched_rows'])} of {golden['rows']} golden rows "
+        f"refused for 1.7-1: {golden['mismatched_rows']} of {golden['rows']} golden rows "
         f"differ, by up to {golden['max_abs_difference']:.3f}; passes for 3.2-0"
     )
 
@@ -266,11 +270,7 @@ def backfill_once(story: Story) -> str:
     answer = observer.command("backfill", DIGITS, "--from", story.good_days[0], timeout=180)
     expect(answer.status == 0, f"backfill failed: {answer.out}{answer.err}")
     since = time.time()
-    until(
-        lambda: observer.last_tick(f"{DIGITS}__retraining")["timestamp"] > since,
-        "the retraining sensor looked again",
-        60,
-    )
+    until(looked(story, since), "the retraining sensor looked again", 60)
     fresh = [run for run in observer.runs(job) if run["runId"] not in before]
     again = len(observer.runs(f"{DIGITS}__ingest", "SUCCESS")) - ingested
     expect(len(fresh) == 1, f"{len(fresh)} trainings")

@@ -16,6 +16,7 @@ import secrets
 import shutil
 import stat
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ BUCKET = "raw"
 _TAKEN = ".taken"
 _REFUSED = ".refused"
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".swp")
+_STEM, _SUFFIX = 200, 16  # a name with its digest stays within the 255 bytes of a file system
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]")
 
 
@@ -85,6 +87,8 @@ class LocalNotifications:
         relative = PurePosixPath(key)
         if relative.is_absolute() or ".." in relative.parts or not relative.parts:
             raise BadObject(key, "is no key below the pipeline's folder", "use a relative name")
+        if _garbled(key):
+            raise BadObject(repr(key), "has control characters or is not text", "rename the file")
         at = file.stat().st_mtime
         hidden = self._base(pipeline) / f".admit-{secrets.token_hex(6)}"
         try:
@@ -135,29 +139,34 @@ class LocalNotifications:
             folders[:] = [name for name in folders if name not in links]
             for name in sorted([*files, *links]):
                 if len(notices) >= limit:
-                    return notices
+                    break
                 taken = Path(folder) / name
                 with suppress(FileNotFoundError):  # another intake acknowledged it
                     notices.append(self._notice(pipeline, taken, taken.relative_to(batch)))
         if not notices:
             _remove_empty(batch)
+        notices.sort(key=lambda notice: notice.at)
         return notices
 
     def _notice(self, pipeline: str, taken: Path, relative: Path) -> Notice:
         info = taken.lstat()
         name = PurePosixPath(relative)
         key = f"{pipeline}/{name}".encode("utf-8", "backslashreplace").decode()
-        why = ""
+        why, digest = "", ""
         if not stat.S_ISREG(info.st_mode):
             why = "is a link or a special file, not a file"
-        elif not str(name).isprintable():
-            why = "its name has control characters"
+        elif _garbled(str(name)):
+            why = "its name has control characters or is not text"
+        else:
+            try:
+                digest = file_digest(taken)
+            except PermissionError:
+                why = "may not be read by the user that takes files in"
         if why:
             version = hashlib.sha256(f"{info.st_ino} {info.st_mtime_ns}".encode()).hexdigest()
             return Notice(
                 BUCKET, key, version, info.st_size, "", info.st_mtime, str(taken), why, fresh=True
             )
-        digest = file_digest(taken)
         path = self._link(taken, pipeline, name, digest, info.st_mtime)
         return Notice(
             BUCKET, key, digest, info.st_size, path, info.st_mtime, str(taken), fresh=True
@@ -169,7 +178,9 @@ class LocalNotifications:
         if not any(part.startswith("dt=") for part in parts[:-1]):
             parts.insert(0, f"dt={datetime.fromtimestamp(at, UTC).date()}")
         stem, dot, suffix = parts[-1].rpartition(".")
-        parts[-1] = f"{stem or suffix}.{digest[:16]}{dot + suffix if stem else ''}"
+        if not stem or len(suffix) > _SUFFIX:
+            stem, dot, suffix = parts[-1], "", ""
+        parts[-1] = f"{stem[:_STEM]}.{digest[:16]}{dot}{suffix}"
         key = "/".join(["raw", pipeline, *parts])
         target = self._lake.local_path(key)
         try:
@@ -192,6 +203,11 @@ class LocalNotifications:
         aside.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             taken.rename(aside)
+
+
+def _garbled(name: str) -> bool:
+    """Whether a name has control characters, line ends, or bytes that are no UTF-8."""
+    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
 def _copy(source: Path, target: Path) -> str:

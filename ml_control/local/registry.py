@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,20 @@ class SqliteTables:
 
 
 def _item(row: tuple[str, str, str | None, int, str]) -> Item:
-    return Item(pk=row[0], sk=row[1], index=row[2], version=row[3], body=json.loads(row[4]))
+    pk, sk, index, version, text = row
+    return Item(pk, sk, _body(pk, sk, text), index, version)
+
+
+def _body(pk: str, sk: str, text: str) -> dict[str, Any]:
+    try:
+        body: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise PlatformFailed(
+            f"{pk} {sk}",
+            f"the registry's record is no JSON: {error}",
+            "restore registry.db from a backup; nothing was changed",
+        ) from error
+    return body
 
 
 def _put(connection: sqlite3.Connection, write: Put) -> bool:
@@ -220,7 +233,9 @@ def _require(connection: sqlite3.Connection, check: Check) -> None:
         f'SELECT body FROM "{check.table}" WHERE pk = ? AND sk = ?',  # noqa: S608
         (check.pk, check.sk),
     ).fetchone()
-    body: Mapping[str, Any] = json.loads(row[0]) if row else {}
+    if row is None:
+        raise Conflict(f"{check.pk} {check.sk}", "it is not there", "read again and decide anew")
+    body = _body(check.pk, check.sk, row[0])
     for name, value in check.equals.items():
         if body.get(name) != value:
             raise Conflict(

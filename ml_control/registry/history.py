@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from ml_control.core.records import Decision
 from ml_control.errors import Conflict, Unknown
 from ml_control.ports import Check, Item, Put, Table, Tables
@@ -76,9 +78,36 @@ class History:
 
     def verify(self, pipeline: str) -> int:
         """Check the whole chain; gives its length. Raises ``Unknown`` at the first break."""
+        while True:
+            head = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
+            count, previous = self._walk(pipeline)
+            now = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
+            if (now.version if now else 0) == (head.version if head else 0):
+                break  # nobody appended while we read
+        made = (head.body["seq"], head.body["hash"]) if head else (0, "")
+        if made != (count, previous):
+            raise Unknown(
+                f"{pipeline} history",
+                f"its end is missing: {made[0]} decisions were made, {count} are there",
+                "compare with a backup of the registry",
+            )
+        return count
+
+    def _walk(self, pipeline: str) -> tuple[int, str]:
+        """Length and last hash of the chain, every link of it checked."""
         previous, count = "", 0
-        for decision in self.decisions(pipeline):
+        for item in self._tables.query(_TABLE, _pk(pipeline)):
+            if item.sk == _HEAD:
+                continue
             count += 1
+            try:
+                decision = Decision.model_validate(item.body)
+            except ValidationError as error:
+                raise Unknown(
+                    f"{pipeline} decision {count}",
+                    "it cannot be read as a decision: the record was changed",
+                    "compare with a backup of the registry",
+                ) from error
             broken = (
                 decision.seq != count
                 or decision.previous != previous
@@ -91,14 +120,7 @@ class History:
                     "compare with a backup of the registry",
                 )
             previous = decision.hash
-        head = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
-        if head is not None and (head.body["seq"], head.body["hash"]) != (count, previous):
-            raise Unknown(
-                f"{pipeline} history",
-                f"its end is missing: {head.body['seq']} decisions were made, {count} are there",
-                "compare with a backup of the registry",
-            )
-        return count
+        return count, previous
 
 
 def _pk(pipeline: str) -> str:

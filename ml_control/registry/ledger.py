@@ -68,7 +68,7 @@ class Ledger:
             return False
         known, version = own
         current = max(e.seq for e, _ in versions) == known.seq
-        if known.state in ("pending", "claimed") or (current and known.state == "done"):
+        if current and known.state in ("pending", "claimed", "done"):
             return False
         again = event.model_copy(update={"attempt": known.attempt})
         return self._tables.write_each([_put(again, expect=version)])[0]

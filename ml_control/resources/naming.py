@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_control.core.partitions import first_key
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import CheckOutcome, GateResult
 
@@ -19,7 +20,8 @@ def asset_key(pipeline: Pipeline, name: str) -> dg.AssetKey:
 def partitions_of(pipeline: Pipeline) -> dg.TimeWindowPartitionsDefinition:
     """The pipeline's partitions in UTC, up to and including the current one."""
     partition = pipeline.spec.source.partition
-    start = datetime(partition.start.year, partition.start.month, partition.start.day, tzinfo=UTC)
+    # From the beginning of the week or month that holds the start: its objects are placed there.
+    start = datetime.fromisoformat(first_key(partition)[:10]).replace(tzinfo=UTC)
     if partition.by == "hour":
         return dg.HourlyPartitionsDefinition(start_date=start, timezone="UTC", end_offset=1)
     if partition.by == "week":

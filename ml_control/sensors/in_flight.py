@@ -22,6 +22,7 @@ _OPEN = [
     DagsterRunStatus.CANCELING,
 ]
 STARTUP_SECONDS = 60.0
+_ASSETS_OF_JOB = {"ingest": ("raw", "processed"), "train": ("model", "endpoint", "ab_config")}
 
 
 @dataclass
@@ -50,9 +51,7 @@ def in_flight(
     keys = {dg.AssetKey([pipeline, name]) for name in assets}
     for record in instance.get_run_records(RunsFilter(statuses=_OPEN)):
         run = record.dagster_run
-        touches = run.asset_selection or frozenset()
-        mine = run.job_name.startswith(f"{pipeline}__") if not touches else bool(keys & touches)
-        if not mine:
+        if not keys & _touched(run):
             continue
         age = now - record.update_timestamp.timestamp()
         started = run.status == DagsterRunStatus.STARTED
@@ -71,3 +70,11 @@ def in_flight(
             between = dg.PartitionKeyRange(first, last)
             found.partitions.update(partitions.get_partition_keys_in_range(between))
     return found
+
+
+def _touched(run: dg.DagsterRun) -> frozenset[dg.AssetKey]:
+    """The assets a run materialises; Dagster names them only where they are not the whole job."""
+    if run.asset_selection:
+        return run.asset_selection
+    name, _, kind = run.job_name.rpartition("__")
+    return frozenset(dg.AssetKey([name, asset]) for asset in _ASSETS_OF_JOB.get(kind, ()))

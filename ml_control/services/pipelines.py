@@ -27,6 +27,18 @@ _ENV = re.compile(r"^\s*env\.([A-Za-z_][A-Za-z0-9_]*)\s*$")
 _AUDIT_COLUMNS = ("width", "height", "brightness", "contrast")
 
 
+class _Loader(yaml.SafeLoader):
+    """Names the line also of a value that only looks like a date or a number, as 2024-13-01."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
+        """The value of a node, as PyYAML makes it."""
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            where = node.start_mark
+            raise yaml.constructor.ConstructorError(None, None, str(error), where) from error
+
+
 @dataclass(frozen=True)
 class PipelineFolder:
     """Every pipeline below a folder: the usable ones, and why the others are not."""
@@ -77,7 +89,9 @@ def read_pipeline(file: Path, allowed_env: tuple[str, ...] = ()) -> Pipeline | N
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         _refuse_aliases(text, file)
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+    except RecursionError as error:
+        raise InvalidSpec(str(file), "nests too deeply", "correct the file") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else str(file)
@@ -126,6 +140,8 @@ def _suite(spec: PipelineSpec, folder: Path) -> Mapping[str, Any]:
         raise InvalidSpec(
             f"{file}:{error.lineno}", f"is not valid JSON: {error.msg}", "correct the file"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits, endless nesting
+        raise InvalidSpec(str(file), f"is not usable JSON: {error}", "correct the file") from error
     validate_suite(suite, audit_columns(spec))
     return suite
 

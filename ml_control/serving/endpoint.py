@@ -30,6 +30,7 @@ from ml_control.core.containers import container
 from ml_control.core.digests import sha256
 from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed
 from ml_control.serving.application import READ_SECONDS, Application, Deployment, log
+from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.predictor import Predictor
 
 DRAIN_SECONDS = 30
@@ -158,4 +159,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    leave_out_unused()
     sys.exit(main())

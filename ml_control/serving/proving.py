@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_control.serving.lean import leave_out_unused
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -153,4 +155,5 @@ def _latency(booster: Any, sample: np.ndarray) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
+    leave_out_unused()
     sys.exit(main())

@@ -1,0 +1,19 @@
+"""``make bench``: every benchmark, one after the other."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("tick", "serving")
+
+
+def main() -> None:
+    """Run the named benchmarks, or all."""
+    for name in sys.argv[1:] or NAMES:
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""A tick with 10 new objects: the same with few and with many objects already in the lake."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ml_control.core.pipeline import Pipeline
+from ml_control.core.records import Event
+from ml_control.platform import Platform, open_platform
+from ml_control.services.intake import take_in, wanted
+from ml_control.services.pipelines import read_pipeline
+from ml_control.settings import load_settings
+
+FEW, MANY, NEW, TICKS = 100, 20_000, 10, 15
+
+
+def main() -> None:
+    """Print the median tick at both sizes and their ratio."""
+    pipeline = read_pipeline(Path(__file__).parents[1] / "pipelines" / "tumours" / "defs.yaml")
+    assert pipeline is not None
+    seconds = {stored: _tick(pipeline, stored) for stored in (FEW, MANY)}
+    for stored, median in seconds.items():
+        print(f"{NEW} new objects, {stored:>7,} stored: {1000 * median:7.2f} ms a tick (median)")
+    print(f"ratio {seconds[MANY] / seconds[FEW]:.2f} (1 = cost grows only with what is new)")
+
+
+def _tick(pipeline: Pipeline, stored: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        platform = open_platform(load_settings(home=Path(folder)))
+        _fill(platform, pipeline.name, stored)
+        day = datetime.now(UTC).date().isoformat()
+        landing = platform.settings.landing / pipeline.name / f"dt={day}"
+        times = []
+        for tick in range(TICKS):
+            landing.mkdir(parents=True, exist_ok=True)
+            for i in range(NEW):
+                (landing / f"{tick}-{i}.csv").write_text(f"{tick},{i}\n")
+            start = time.perf_counter()
+            taken = take_in(platform, pipeline, settle=0.0)
+            wanted(platform, pipeline, in_flight=set())
+            times.append(time.perf_counter() - start)
+            assert taken.recorded == NEW
+            open_events = list(platform.registry.ledger.open_events(pipeline.name))
+            platform.registry.ledger.move(open_events, "done", None)
+        return statistics.median(times)
+
+
+def _fill(platform: Platform, name: str, count: int) -> None:
+    for start in range(0, count, 5000):
+        events = [
+            Event(
+                pipeline=name,
+                partition=f"2026-{1 + i % 9:02d}-{1 + i % 28:02d}",
+                bucket="raw",
+                key=f"{name}/dt=x/{i}.csv",
+                version=f"{i:064x}",
+                size=1,
+                path="",
+                state="done",
+            )
+            for i in range(start, min(start + 5000, count))
+        ]
+        platform.registry.ledger.record(name, events, [True] * len(events))

@@ -1,0 +1,98 @@
+"""The registry's storage on each platform, for suites that always use two clients at once."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from ml_control.local.registry import SqliteTables
+from ml_control.registry import Registry
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Storage:
+    """One platform's storage: any number of clients and processes may use it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.clients: list[SqliteTables] = []
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def client(self) -> SqliteTables:
+        """A client of its own."""
+        self.clients.append(SqliteTables(self.place))
+        return self.clients[-1]
+
+    def process(self, body: str) -> subprocess.Popen[str]:
+        """A process that runs ``body`` with its own client as ``tables``."""
+        program = (
+            "import sys\nfrom pathlib import Path\n"
+            "from ml_control.local.registry import SqliteTables\n"
+            "from ml_control.ports import Check, Item, Put\n"
+            f"tables = SqliteTables(Path({str(self.place)!r}))\n{body}"
+        )
+        self.processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return self.processes[-1]
+
+    def remove(self, table: str, pk: str, sk: str) -> None:
+        """What an attacker or an accident does, and no client can: remove an item."""
+        with closing(sqlite3.connect(self.place)) as connection, connection:
+            gone = connection.execute(f'DELETE FROM "{table}" WHERE pk = ? AND sk = ?', (pk, sk))
+            assert 1 == gone.rowcount
+
+    def end(self) -> None:
+        """Close what was opened and end what was started."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            with suppress(BrokenPipeError):  # it had not read what it was told
+                process.communicate()
+        for client in self.clients:
+            client.close()
+
+
+@pytest.fixture(params=["local"])
+def storage(request, tmp_path):
+    """Each platform's storage; today the local one."""
+    storage = Storage(tmp_path / "registry.db")
+    yield storage
+    storage.end()
+
+
+@pytest.fixture
+def two(storage):
+    """Two clients of one storage."""
+    return storage.client(), storage.client()
+
+
+@pytest.fixture
+def clock():
+    """A clock that moves when it is told to."""
+    return Clock()
+
+
+@pytest.fixture
+def registries(two, clock):
+    """Two registries over one storage, with one clock and leases of 30 seconds."""
+    return tuple(Registry(tables, lease_seconds=30.0, clock=clock) for tables in two)

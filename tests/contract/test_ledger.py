@@ -1,0 +1,341 @@
+"""The ledger: no event is lost, whoever records, claims, crashes or settles at the same time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ml_control.core.records import EVENT_STATES, Event
+from ml_control.local.registry import SqliteTables
+from ml_control.registry import Registry
+
+P, DAY = "flowers", "2026-11-22"
+
+
+def event(key="a.csv", version="v1", partition=DAY, **fields):
+    return Event(
+        pipeline=P,
+        partition=partition,
+        bucket="raw",
+        key=f"{P}/{key}",
+        version=version,
+        size=1,
+        path=f"raw/{P}/{partition}/{key}.{version}",
+        **fields,
+    )
+
+
+def states(ledger):
+    return {(e.key.removeprefix(f"{P}/"), e.version): e.state for e in ledger.events(P)}
+
+
+def newest(ledger, key="a.csv"):
+    """The version of a key that was put last, as a run sees it."""
+    return max((e for e in ledger.events(P) if e.key == f"{P}/{key}"), key=lambda e: e.seq).version
+
+
+def run_all(ledger, run="run", outcome="done"):
+    """A run that takes what is open; all but the newest version of a key are superseded."""
+    claim = ledger.claim(P, DAY, run)
+    last = {e.key: e.version for e in sorted(claim, key=lambda e: e.seq)}
+    return ledger.settle(
+        claim, lambda e: (outcome if last[e.key] == e.version else "superseded", None)
+    )
+
+
+@pytest.fixture
+def ledgers(registries):
+    """Two ledgers over one storage."""
+    return tuple(registry.ledger for registry in registries)
+
+
+def test_recording_twice_is_recording_once(ledgers, clock):
+    """Word of a version that comes again, from whoever, neither adds nor changes anything."""
+    one, other = ledgers
+    assert 2 == one.record(P, [event(), event("b.csv")], [False, True])
+    before = list(one.events(P))
+    clock.now += 60
+
+    for fresh in (False, True):
+        assert 0 == other.record(P, [event(), event("b.csv")], [fresh, fresh])
+    assert before == list(other.events(P))
+    assert {"pending": 2} == {k: v for k, v in other.counts(P).items() if v}
+    assert 0 == one.record(P, [], [])
+
+
+def test_a_finished_event_does_not_come_back(ledgers):
+    """Word of a current version that is done changes nothing, even word of a fresh put."""
+    one, other = ledgers
+    one.record(P, [event()], [True])
+    run_all(one)
+
+    assert 0 == other.record(P, [event()], [True])
+    assert {("a.csv", "v1"): "done"} == states(other)
+
+
+def test_a_version_put_again_is_current_again(ledgers):
+    """A, then B, then A: the older content is pending again and newer than B."""
+    one, other = ledgers
+    for version in ("A", "B"):
+        one.record(P, [event(version=version)], [True])
+        run_all(one)
+
+    assert 0 == other.record(P, [event(version="A")], [False])
+    assert 1 == other.record(P, [event(version="A")], [True])
+    assert {("a.csv", "A"): "pending", ("a.csv", "B"): "done"} == states(one)
+    assert "A" == newest(one)
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_a_version_put_again_before_any_run_is_current(ledgers, claimed):
+    """A, then B, then A with no finished run between: A is what the next run takes as newest."""
+    one, other = ledgers
+    for version in ("A", "B"):
+        one.record(P, [event(version=version)], [True])
+    if claimed:
+        one.claim(P, DAY, "slow run")
+
+    other.record(P, [event(version="A")], [True])
+    run_all(one)
+
+    assert "A" == newest(other)
+    assert {("a.csv", "A"): "done", ("a.csv", "B"): "superseded"} == states(other)
+
+
+def test_repeated_notices_keep_the_order_of_the_puts(ledgers):
+    """An intake that dies again and again before acknowledging leaves the last put current."""
+    one, other = ledgers
+    one.record(P, [event(version="A")], [True])
+    run_all(one)
+    for _ in range(3):
+        other.record(P, [event(version="A"), event(version="B")], [True, True])
+
+    assert "B" == newest(one)
+
+
+@pytest.mark.parametrize("state", ["quarantined", "superseded", "parked"])
+def test_a_put_revives_what_was_set_aside(ledgers, state):
+    """A version that was set aside is tried again when it is put again, keeping its attempts."""
+    one, other = ledgers
+    one.record(P, [event()], [True])
+    run_all(one, outcome=state)
+
+    assert 0 == other.record(P, [event()], [False])
+    assert 1 == other.record(P, [event()], [True])
+    assert [("pending", 1, None)] == [(e.state, e.attempt, e.run) for e in one.events(P)]
+
+
+def test_keys_may_hold_the_separator(ledgers):
+    """'#' in names mixes up neither versions nor partitions nor keys."""
+    one, other = ledgers
+    found = [event("a"), event("a#v1"), event("a#b#c"), event("#"), event("a", "v1", "2026-11-2")]
+    assert 5 == one.record(P, found, [True] * 5)
+
+    assert 4 == len(other.claim(P, DAY, "run").events)
+    assert 1 == len(other.claim(P, "2026-11-2", "run").events)
+    assert 1 == one.record(P, [event("a", "v2")], [True])
+    assert 0 == one.record(P, [event("a#v1")], [True])
+
+
+def test_a_run_takes_over_what_a_dead_run_claimed(ledgers):
+    """Claims of a run that ended without acknowledging go to the next, with one more attempt."""
+    one, other = ledgers
+    one.record(P, [event(), event("b.csv")], [True, True])
+    dead = one.claim(P, DAY, "dead")
+    one.record(P, [event("c.csv")], [True])
+    heir = other.claim(P, DAY, "heir")
+
+    assert {"a.csv": 2, "b.csv": 2, "c.csv": 1} == {
+        e.key.removeprefix(f"{P}/"): e.attempt for e in heir
+    }
+    assert {"heir"} == {e.run for e in one.events(P)}
+    assert 0 == one.settle(dead, lambda e: ("done", None))
+    assert {"claimed": 3} == {k: v for k, v in one.counts(P).items() if v}
+    assert 3 == other.settle(heir, lambda e: ("done", "read"))
+    assert {("done", "read")} == {(e.state, e.reason) for e in one.events(P)}
+
+
+def test_an_event_put_again_while_claimed_stays_open(ledgers):
+    """A run cannot acknowledge a version that was put anew while it worked."""
+    one, other = ledgers
+    one.record(P, [event(version="A"), event(version="B")], [True, True])
+    claim = one.claim(P, DAY, "run")
+    other.record(P, [event(version="A")], [True])
+
+    assert 1 == one.settle(claim, lambda e: ("done", None))
+    assert {("a.csv", "A"): "pending", ("a.csv", "B"): "done"} == states(other)
+
+
+def test_events_are_moved_only_as_they_were_read(ledgers):
+    """Parking what has changed since it was read leaves it alone."""
+    one, other = ledgers
+    one.record(P, [event(), event("b.csv")], [True, True])
+    read = list(one.open_events(P))
+    other.claim(P, DAY, "run")
+    assert 0 == one.move(read, "parked", "too many")
+
+    assert 2 == one.move(list(one.open_events(P)), "parked", "too many")
+    assert [("parked", "too many")] * 2 == [(e.state, e.reason) for e in other.events(P)]
+    assert 2 == other.move(list(other.events(P, state="parked")), "pending", None)
+    assert Counter({DAY: 2}) == one.partitions(P)
+
+
+def test_partitions_and_pipelines_stay_apart(ledgers):
+    """A claim takes one partition of one pipeline and nothing else."""
+    one, other = ledgers
+    other_pipeline = event().model_copy(update={"pipeline": "other"})
+    one.record(P, [event(), event("b.csv", partition="2026-11-23")], [True, True])
+    one.record("other", [other_pipeline], [True])
+
+    assert 1 == len(other.claim(P, DAY, "run").events)
+    assert Counter({DAY: 1, "2026-11-23": 1}) == one.partitions(P)
+    assert [f"{P}/b.csv"] == [e.key for e in one.events(P, "2026-11-23", "pending")]
+    assert (1, 1) == (one.counts(P)["claimed"], one.counts("other")["pending"])
+
+
+def test_numbers_order_the_records_of_many_writers(two, clock):
+    """Four writers at once record 1200 events: none is lost and no number is given twice."""
+
+    def write(number):
+        ledger = Registry(two[number % 2], clock=clock).ledger
+        for batch in range(10):
+            events = [event(f"{number}-{batch}-{i}") for i in range(30)]
+            assert 30 == ledger.record(P, events, [True] * 30)
+        two[number % 2].close()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+
+    found = list(Registry(two[0], clock=clock).ledger.events(P))
+    assert list(range(1, 1201)) == sorted(e.seq for e in found)
+    assert 1200 == len({e.key for e in found})
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Any interleaving of puts, repeated notices, runs, crashes, parking and replay.
+
+    The model knows the order of the puts of each key. Two clients take turns.
+    """
+
+    keys = st.sampled_from(["k", "l", "k#l"])
+    versions = st.sampled_from(["A", "B", "C"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.tables = [SqliteTables(Path(self.folder.name) / "registry.db") for _ in "ab"]
+        self.ledgers = [Registry(tables, clock=lambda: 1.0).ledger for tables in self.tables]
+        self.turn = 0
+        self.runs = 0
+        self.last: dict[str, str] = {}
+        self.known: set[tuple[str, str]] = set()
+        self.finished: set[tuple[str, str]] = set()
+        self.claims = []
+
+    def teardown(self) -> None:
+        for tables in self.tables:
+            tables.close()
+        self.folder.cleanup()
+
+    @property
+    def ledger(self):
+        self.turn += 1
+        return self.ledgers[self.turn % 2]
+
+    @rule(key=keys, version=versions)
+    def put(self, key, version):
+        """A put is recorded; the version is open, or done and current already."""
+        was = self.last.get(key)
+        self.ledger.record(P, [event(key, version)], [True])
+        self.known.add((key, version))
+        self.last[key] = version
+        if was != version:
+            self.finished.discard((key, version))
+        state = states(self.ledger)[key, version]
+        assert state in ("pending", "claimed") or (state == "done" and was == version)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def hear_again(self, data):
+        """Stale word of any known version changes nothing."""
+        key, version = data.draw(st.sampled_from(sorted(self.known)))
+        before = states(self.ledger)
+        assert 0 == self.ledger.record(P, [event(key, version)], [False])
+        assert before == states(self.ledger)
+
+    @rule()
+    def claim(self):
+        """A run takes everything that is open, from whoever had it."""
+        self.runs += 1
+        claim = self.ledger.claim(P, DAY, f"run {self.runs}")
+        held = {k for k, v in states(self.ledger).items() if v == "claimed"}
+        assert held == {(e.key.removeprefix(f"{P}/"), e.version) for e in claim}
+        assert not any(v == "pending" for v in states(self.ledger).values())
+        self.claims.append(claim)
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), state=st.sampled_from(["done", "quarantined", "pending", "superseded"]))
+    def settle(self, data, state):
+        """A run ends, late or in time; it moves only what is still its own."""
+        at = data.draw(st.integers(0, len(self.claims) - 1))
+        claim = self.claims.pop(at)
+        own = {
+            (e.key.removeprefix(f"{P}/"), e.version)
+            for e in self.ledger.events(P, state="claimed")
+            if e.run == claim.run
+        }
+        assert len(own) == self.ledger.settle(claim, lambda e: (state, None))
+        assert all(states(self.ledger)[each] == state for each in own)
+        if state == "done":
+            self.finished |= own
+
+    @precondition(lambda self: self.claims)
+    @rule()
+    def crash(self):
+        """A run dies and never settles."""
+        self.claims.pop()
+
+    @rule()
+    def park(self):
+        """Attempts are used up."""
+        self.ledger.move(list(self.ledger.open_events(P)), "parked", "too many")
+
+    @rule()
+    def replay(self):
+        """A person takes parked events again."""
+        self.ledger.move(list(self.ledger.events(P, state="parked")), "pending", None)
+
+    @invariant()
+    def nothing_is_lost(self):
+        """Every version ever put is in the ledger once, and the counts add up."""
+        assert self.known == set(states(self.ledger))
+        counts = self.ledger.counts(P)
+        assert set(EVENT_STATES) == set(counts)
+        assert len(self.known) == sum(counts.values())
+
+    @invariant()
+    def done_stays_done(self):
+        """What is done stays done unless another version came between and it was put again."""
+        found = states(self.ledger)
+        assert all(found[each] == "done" for each in self.finished)
+
+    @invariant()
+    def the_last_put_is_current(self):
+        """The highest number belongs to the version that was put last."""
+        assert self.last == {key: newest(self.ledger, key) for key in self.last}
+
+
+LedgerMachine.TestCase.settings = settings(
+    max_examples=25,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestLedgerMachine = LedgerMachine.TestCase

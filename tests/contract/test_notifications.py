@@ -1,0 +1,404 @@
+"""What every source of arrivals promises: whole, once in the lake, again until acknowledged."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ml_control.errors import BadObject, Conflict, PlatformFailed
+from ml_control.lake import Lake
+from ml_control.local import notifications as adapter
+from ml_control.local.notifications import LocalNotifications
+
+P = "flowers"
+NOON = 1_780_000_000.0  # 2026-05-28 UTC
+
+
+class Place:
+    """A landing folder and its lake, with any number of clients."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folder = home / "landing" / P
+        self.folder.mkdir(parents=True)
+        self.lake = Lake.local(home / "lake")
+
+    def client(self) -> LocalNotifications:
+        return LocalNotifications(self.home / "landing", self.lake)
+
+    def put(self, name: str, data: bytes = b"data", at: float = NOON) -> bytes:
+        """Put a file as a person does: written elsewhere, then renamed into its place."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.home / "draft"
+        draft.write_bytes(data)
+        os.utime(draft, (at, at))
+        draft.rename(path)
+        return data
+
+    def left(self) -> list[str]:
+        """What lies in the landing folder beside the lock and what was refused."""
+        found = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")]
+        hidden = (".lock", ".taken", ".refused")
+        return sorted(name for name in found if name not in hidden and ".refused/" not in name)
+
+    def refused(self) -> list[str]:
+        """Names of the files that were set aside."""
+        return sorted(path.name for path in self.folder.glob(".refused/*/*"))
+
+    def process(self, body: str) -> subprocess.Popen[str]:
+        """A process with its own client, as ``source``."""
+        program = (
+            "import sys\nfrom pathlib import Path\nfrom ml_control.lake import Lake\n"
+            "from ml_control.local.notifications import LocalNotifications\n"
+            f"home = Path({str(self.home)!r})\n"
+            "source = LocalNotifications(home / 'landing', Lake.local(home / 'lake'))\n" + body
+        )
+        return subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture(params=["local"])
+def place(request, tmp_path):
+    """Each platform's place of arrivals; today the local one."""
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def one(place):
+    """The first client."""
+    return place.client()
+
+
+@pytest.fixture
+def other(place):
+    """The second client."""
+    return place.client()
+
+
+def take(source, limit=1000):
+    return source.receive(P, 0.0, limit)
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def names(notices):
+    return sorted(notice.key.removeprefix(f"{P}/") for notice in notices)
+
+
+def test_a_file_becomes_a_pinned_notice(place, one, other):
+    """The notice names bucket, key, content, size and time, and its bytes are in the lake."""
+    data = place.put("dt=2026-05-01/a.csv", b"a,b\n1,2\n")
+    (notice,) = take(one)
+
+    assert ("raw", f"{P}/dt=2026-05-01/a.csv", sha(data)) == (
+        notice.bucket,
+        notice.key,
+        notice.version,
+    )
+    assert (len(data), NOON, True, "") == (notice.size, notice.at, notice.fresh, notice.refused)
+    assert data == place.lake.verified(notice.path, notice.version)
+    assert notice.path.startswith(f"raw/{P}/dt=2026-05-01/")
+
+    other.acknowledge([notice])
+    assert [] == take(one) == take(other) == place.left()
+
+
+def test_a_file_without_a_date_lies_under_the_day_it_was_written(place, one):
+    """The lake's folder is the UTC day of the file's own time."""
+    place.put("a.csv")
+
+    assert take(one)[0].path.startswith(f"raw/{P}/dt={datetime.fromtimestamp(NOON, UTC).date()}/")
+
+
+def test_a_notice_comes_until_it_is_acknowledged(place, one, other):
+    """Whoever looks gets the same notice again; acknowledging twice is harmless."""
+    place.put("a.csv")
+    first = take(one)
+
+    assert first == take(other) == take(place.client())
+    other.acknowledge(first)
+    one.acknowledge(first)
+    assert [] == take(one)
+
+
+def test_a_file_that_still_changes_is_left(place, one):
+    """A bare copy waits until it was unchanged for the settle time, whatever its own date."""
+    place.put("growing.csv", at=NOON)
+    assert [] == one.receive(P, 3600.0, 10)
+    assert ["growing.csv"] == place.left()
+
+    assert ["growing.csv"] == names(one.receive(P, 0.0, 10))
+
+
+def test_unfinished_and_hidden_files_are_left(place, one):
+    """What browsers, editors and copiers write on the side is nobody's data."""
+    left = ["a.tmp", "a.part", "a.partial", "a.crdownload", ".a.swp", ".hidden", ".dir/a.csv"]
+    for name in [*left, "dt=2026-05-01/b.csv.tmp", "a.csv"]:
+        place.put(name)
+
+    assert ["a.csv"] == names(take(one))
+    assert set(left) <= set(place.left())
+
+
+def test_the_oldest_come_first_and_not_more_than_asked(place, one):
+    """A limit cuts off the newest, and what is left comes next time."""
+    for number in (3, 1, 2, 5, 4):
+        place.put(f"{9 - number}.csv", at=NOON + number)
+        time.sleep(0.01)  # the order of arrival is the file system's clock, in ticks of 4 ms
+
+    first = take(one, limit=3)
+    assert ["8.csv", "7.csv", "6.csv"] == [n.key.rpartition("/")[2] for n in first]
+    assert first[:2] == take(one, limit=2)
+    one.acknowledge(first)
+    assert ["4.csv", "5.csv"] == names(take(one, limit=3))
+    assert [] == place.client().receive("another", 0.0, 5)
+
+
+def test_one_name_with_two_contents_is_two_versions(place, one):
+    """An overwrite is another version of the same key, and the first one's bytes stay."""
+    old, new = place.put("a.csv", b"old"), None
+    (first,) = take(one)
+    one.acknowledge([first])
+    new = place.put("a.csv", b"new")
+    (second,) = take(one)
+
+    assert (first.key, sha(old), sha(new)) == (second.key, first.version, second.version)
+    assert (old, new) == (place.lake.get(first.path), place.lake.get(second.path))
+
+
+def test_an_overwrite_while_the_first_is_taken_loses_neither(place, one, other):
+    """A file put while its namesake is being taken in comes after it, and both are kept."""
+    place.put("a.csv", b"old")
+    one.receive(P, 0.0, 10)
+    place.put("a.csv", b"new")
+
+    notices = take(other)
+    assert [sha(b"old"), sha(b"new")] == [notice.version for notice in notices]
+    one.acknowledge(notices[:1])
+    assert notices[1:] == take(one)
+
+
+def test_the_same_content_again_is_word_of_it_again(place, one):
+    """A put of known bytes is told as fresh, and the lake keeps the bytes once."""
+    for _ in range(2):
+        place.put("a.csv", b"same")
+        (notice,) = take(one)
+        assert notice.fresh
+        one.acknowledge([notice])
+
+    assert [notice.path] == list(place.lake.list(f"raw/{P}"))
+
+
+def odd(place, kind):
+    path = place.folder / "odd"
+    if kind == "symlink":
+        path.symlink_to("/etc/hostname")
+    elif kind == "dangling link":
+        path.symlink_to("nowhere")
+    elif kind == "link to a folder":
+        path.symlink_to("/etc")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            here = Path.cwd()
+            os.chdir(place.folder)  # a socket's whole path must be short
+            try:
+                server.bind("odd")
+            finally:
+                os.chdir(here)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "dangling link", "link to a folder", "fifo", "socket"])
+def test_what_is_no_file_is_refused_and_set_aside(place, one, kind):
+    """Links and special files are neither read nor followed, and stop nothing else."""
+    odd(place, kind)
+    place.put("good.csv")
+    notices = {notice.key: notice for notice in take(one)}
+
+    assert "" == notices[f"{P}/good.csv"].refused
+    assert ("", "is a link or a special file, not a file") == (
+        notices[f"{P}/odd"].path,
+        notices[f"{P}/odd"].refused,
+    )
+    one.acknowledge(notices.values())
+    one.acknowledge(notices.values())
+    assert ([], ["odd"], []) == (take(one), place.refused(), place.left())
+
+
+@pytest.mark.parametrize(
+    "name", [b"a\nb.csv", b"\x1b[31mred", b"a\x7f", b"\xff\xfe", "a\u2028b".encode()]
+)
+def test_names_that_cannot_be_shown_are_refused(place, one, name):
+    """Control characters, line ends and bytes that are no text never become keys."""
+    with open(os.path.join(os.fsencode(place.folder), name), "wb") as file:
+        file.write(b"x")
+    place.put("good.csv")
+    notices = take(one)
+
+    assert ["control characters" in n.refused for n in notices if n.refused] == [True]
+    one.acknowledge(notices)
+    assert (1, [], []) == (len(place.refused()), take(one), place.left())
+    assert 1 == len(list(place.lake.list(f"raw/{P}")))
+
+
+ODD = [
+    "ünï cödé.csv",
+    "日本語/花.csv",
+    "😀.csv",
+    "👩‍👩‍👧.csv",
+    "Screenshot\u202f3.00 PM.png",
+    "with space .csv",
+    "-rf",
+    "--help.csv",
+    "#1",
+    "a#7",
+    "100%.csv",
+    "a%20b.csv",
+    "a%2Fb.csv",
+    "'quoted\".csv",
+    "back\\slash.csv",
+    "*?[x].csv",
+    "~",
+    "a..csv",
+    "...",
+    "noextension",
+    "x" * 255,
+    "x" * 240 + ".csv.gz",
+    "a." + "y" * 253,
+    "é" * 127,
+    "deep/" * 20 + "a.csv",
+    "dt=2026-05-01/cat/1.png",
+]
+
+
+def test_odd_names_are_only_names(place, one):
+    """Whatever a file is called, its bytes arrive under its own key, once."""
+    content = {name: place.put(name, f"content of {name}".encode()) for name in ODD}
+    notices = take(one)
+
+    assert sorted(ODD) == names(notices)
+    for notice in notices:
+        assert "" == notice.refused
+        assert content[notice.key.removeprefix(f"{P}/")] == place.lake.get(notice.path)
+    assert sorted(notice.path for notice in notices) == list(place.lake.list(f"raw/{P}"))
+    one.acknowledge(notices)
+    assert ([], []) == (take(one), [name for name in place.left() if "." in name])
+
+
+def test_a_file_that_may_not_be_read_stops_no_other(place, one, monkeypatch):
+    """An unreadable file is refused with the reason; the others arrive."""
+    place.put("good.csv")
+    place.put("secret.csv")
+
+    def guarded(path):
+        if path.name == "secret.csv":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return sha(path.read_bytes())
+
+    monkeypatch.setattr(adapter, "file_digest", guarded)
+    assert {"good.csv": "", "secret.csv": "may not be read by the user that takes files in"} == {
+        notice.key.removeprefix(f"{P}/"): notice.refused for notice in take(one)
+    }
+
+
+def test_a_lake_on_another_disk_gets_a_copy(place, one, monkeypatch):
+    """Where files cannot be linked they are copied, whole under their final name."""
+
+    def other_disk(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", other_disk)
+    data = place.put("a.csv", b"x" * 100_000)
+    (notice,) = take(one)
+
+    assert data == place.lake.verified(notice.path, notice.version)
+    assert [notice.path] == list(place.lake.list(f"raw/{P}"))
+
+
+def test_a_full_disk_loses_nothing(place, one, monkeypatch):
+    """A file that cannot be pinned now is refused with the platform's words and comes later."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    place.put("a.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", full)
+        with pytest.raises(PlatformFailed, match="No space left"):
+            take(one)
+
+    assert ["a.csv"] == names(take(one))
+
+
+def test_admit_copies_and_leaves_the_original(place, one, tmp_path):
+    """A file that is admitted is in the lake at once, settled, and stays where it was."""
+    file = tmp_path / "mine.csv"
+    file.write_bytes(b"mine")
+    notice = one.admit(P, "dt=2026-05-01/mine.csv", file)
+
+    assert (b"mine", b"mine") == (place.lake.get(notice.path), file.read_bytes())
+    assert (f"{P}/dt=2026-05-01/mine.csv", sha(b"mine"), True) == (
+        notice.key,
+        notice.version,
+        notice.fresh,
+    )
+    one.acknowledge([notice])
+    file.write_bytes(b"changed")
+    assert b"mine" == place.lake.verified(notice.path, notice.version)
+    assert ([], []) == (take(one), place.left())
+
+
+@pytest.mark.parametrize("key", ["/etc/x", "../x", "a/../../x", "", ".", "a\nb"])
+def test_admit_refuses_keys_outside_the_folder(place, one, tmp_path, key):
+    """A key that leads out of the pipeline's folder, or cannot be shown, is refused."""
+    file = tmp_path / "mine.csv"
+    file.write_bytes(b"mine")
+
+    with pytest.raises(BadObject):
+        one.admit(P, key, file)
+    assert [] == place.left() == list(place.lake.list(f"raw/{P}"))
+
+
+def test_admit_refuses_a_file_that_is_not_there(place, one, tmp_path):
+    """A folder or an absent file is named."""
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(BadObject, match=str(path)):
+            one.admit(P, "a.csv", path)
+
+
+def test_one_process_takes_files_in(place, one):
+    """While another process holds the arrivals nobody else does; its end, or death, frees them."""
+    process = place.process(
+        f"with source.exclusive({P!r}):\n    print('held', flush=True)\n    sys.stdin.readline()\n"
+    )
+    try:
+        assert "held\n" == process.stdout.readline()
+        with pytest.raises(Conflict), one.exclusive(P):
+            pass
+        with one.exclusive("another"):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+
+    with one.exclusive(P), pytest.raises(Conflict), place.client().exclusive(P):
+        pass
+    with one.exclusive(P):
+        pass

@@ -1,0 +1,136 @@
+"""A real process that does a pipeline's work and stops dead at one confirmed point.
+
+Run as ``python victim.py PLAN`` with the home in the environment. PLAN is JSON::
+
+    {"pipeline": "tumours", "run": "run-1", "work": [["take_in"], ["ingest"], ...],
+     "stop": {"at": "lake.put", "when": "before", "match": "manifest", "nth": 1},
+     "marker": "/path"}
+
+The one call that ``stop`` names is wrapped on this process's own platform object, so product code
+knows nothing of it. When it is reached, the marker file appears and nothing goes on until a file
+``<marker>.go`` does; whoever waits for the marker may then kill or pause this process. The last
+line of the output says how the work ended: ``{"done": [...]}`` or ``{"error": {...}}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from ml_control.errors import MlControlError
+from ml_control.platform import open_platform
+from ml_control.services.pipelines import read_folder
+from ml_control.settings import load_settings
+
+
+class Stop:
+    """Wraps one function of the platform so that its n-th matching call blocks."""
+
+    def __init__(self, marker, when="before", match="", avoid="", nth=1):
+        self.marker, self.when, self.left = Path(marker), when, nth
+        self.match, self.avoid = match, avoid
+
+    def install(self, platform, path):
+        """Put the wrapper in the place of ``platform.<path>``."""
+        *owners, name = path.split(".")
+        owner = platform
+        for part in owners:
+            owner = getattr(owner, part)
+        original = getattr(owner, name)
+
+        def wrapped(*arguments, **options):
+            chosen = self._chosen(arguments)
+            if chosen and self.when == "before":
+                self.block()
+            if chosen and self.when == "inside":  # in mid-training: at the first round told
+                job, on_round = arguments
+                arguments = (job, lambda step: (self.block(), on_round(step)))
+            result = original(*arguments, **options)
+            if chosen and self.when == "after":
+                self.block()
+            return result
+
+        setattr(owner, name, wrapped)
+
+    def _chosen(self, arguments):
+        subject = str(arguments[0]) if arguments else ""
+        if self.match not in subject or (self.avoid and self.avoid in subject):
+            return False
+        self.left -= 1
+        return self.left == 0
+
+    def block(self):
+        """Say that the point is reached; return only when told to go on."""
+        if self.marker.exists():
+            return
+        draft = self.marker.with_suffix(".draft")
+        draft.write_text(str(os.getpid()))
+        draft.rename(self.marker)
+        go = self.marker.with_suffix(".go")
+        while not go.exists():
+            time.sleep(0.01)
+
+
+def do(platform, pipeline, run, name, *arguments):
+    """One piece of work, by the same services that assets, sensors and commands use."""
+    from ml_control.services import dataset, deployment, intake, training
+
+    if name == "take_in":
+        taken = intake.take_in(platform, pipeline, settle=0.0)
+        return [taken.seen, taken.recorded, taken.refused]
+    if name == "wanted":
+        found = intake.wanted(platform, pipeline, in_flight=set())
+        return [[item.partition, item.attempt] for item in found]
+    if name == "ingest":
+        registry = platform.registry
+        waiting = set(registry.ledger.partitions(pipeline.name))
+        waiting |= {state.partition for state in registry.partitions.stale(pipeline.name)}
+        waiting &= set(arguments) or waiting
+        for partition in sorted(waiting):
+            dataset.admit(platform, pipeline, partition, run)
+            dataset.process(platform, pipeline, partition, run)
+        return sorted(waiting)
+    if name == "train":
+        done = training.train(platform, pipeline, run, _quiet)
+        return [done.model.version, done.verdict.passed, done.result.adopted]
+    if name == "deploy":
+        deployed = deployment.deploy(platform, pipeline, run, _quiet, *arguments)
+        return [deployed.variant, deployed.proven.model.version, deployed.changed]
+    if name == "serve":
+        states = deployment.ensure_serving(platform, pipeline)
+        return {variant: state.model_version for variant, state in states.items()}
+    if name == "route":
+        return deployment.route(platform, pipeline, run, _quiet).to_json()
+    if name == "cli":
+        from ml_control.cli.main import cli
+
+        return cli.main(args=list(arguments), prog_name="ml-control", standalone_mode=False)
+    raise LookupError(name)
+
+
+def _quiet(_):
+    """Progress is of no interest here."""
+
+
+def main(plan):
+    """Do the plan; 0 when all of it was done, 1 after a refusal."""
+    settings = load_settings()
+    platform = open_platform(settings)
+    pipeline = read_folder(settings.pipelines).get(plan["pipeline"])
+    if stop := plan.get("stop"):
+        path = stop.pop("at")
+        Stop(plan["marker"], **stop).install(platform, path)
+    try:
+        done = [do(platform, pipeline, plan["run"], *item) for item in plan["work"]]
+    except MlControlError as error:
+        print(json.dumps({"error": error.to_dict()}), flush=True)
+        return 1
+    print(json.dumps({"done": done}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))
