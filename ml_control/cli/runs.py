@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
     """One pass without daemons: take in what landed, audit, train, prove, deploy."""
-    from ml_control.services.intake import take_in
+    from ml_control.services.intake import partitions_with_work, take_in
 
     found = app.pipeline(pipeline)
     _known_partitions(found, partitions)
     platform = app.platform
     taken = take_in(platform, found, settle=0.0)
-    waiting = set(platform.registry.ledger.partitions(pipeline))
-    waiting |= {state.partition for state in platform.registry.partitions.stale(pipeline)}
-    chosen = sorted(set(partitions) or waiting)
+    chosen = sorted(set(partitions) or partitions_with_work(platform, found))
     click.echo(f"{pipeline}: {taken.recorded} new objects; ingesting {len(chosen)} partitions")
     with _instance(app) as instance:
         refused = _ingest(app, instance, found, chosen)
@@ -45,13 +43,14 @@ def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
 @click.pass_obj
 def backfill(app: App, pipeline: str, first: str, last: str | None) -> None:
     """Re-materialise the partitions between two keys, then retrain once."""
+    from ml_control.services.intake import partitions_with_work
     from ml_control.services.retraining import BACKFILL_STAGE
 
     found = app.pipeline(pipeline)
     _known_partitions(found, [first, *([last] if last else [])])
     registry = app.platform.registry
     known = {state.partition for state in registry.partitions.all(pipeline)}
-    known |= set(registry.ledger.partitions(pipeline))
+    known |= partitions_with_work(app.platform, found)
     chosen = sorted(key for key in known if first <= key and (last is None or key <= last))
     if not chosen:
         raise InvalidSpec(

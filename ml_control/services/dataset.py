@@ -80,7 +80,7 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
             partition=partition,
             objects=tuple(objects[key] for key in sorted(objects)),
         )
-        path = f"raw/{pipeline.name}/_manifests/{partition}/{manifest.digest[:16]}.json"
+        path = raw_manifest_path(pipeline.name, partition, manifest.digest)
         lake.put(path, canonical(manifest.to_json()))
         published = Published(
             digest=manifest.digest,
@@ -276,6 +276,11 @@ def read_parquet(platform: Platform, file: FileRef) -> pl.DataFrame:
     import polars as pl
 
     return pl.read_parquet(io.BytesIO(platform.lake.verified(file.path, file.digest)))
+
+
+def raw_manifest_path(pipeline: str, partition: str, digest: str) -> str:
+    """Where the raw manifest of this digest lies."""
+    return f"raw/{pipeline}/_manifests/{partition}/{digest[:16]}.json"
 
 
 def load_raw(platform: Platform, state: PartitionState) -> RawManifest | None:

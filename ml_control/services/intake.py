@@ -152,18 +152,10 @@ def wanted(platform: Platform, pipeline: Pipeline, *, in_flight: set[str]) -> li
     """
     registry, settings = platform.registry, platform.settings
     now = registry.clock()
-    by = pipeline.spec.source.partition.by
-    newest: dict[str, int] = {}
-    for event in registry.ledger.open_events(pipeline.name):
-        newest[event.partition] = max(newest.get(event.partition, 0), event.seq)
-    generation = {partition: f"e{seq}" for partition, seq in newest.items()}
-    for state in registry.partitions.stale(pipeline.name):
-        raw = state.raw.digest[:12] if state.raw else ""
-        generation.setdefault(state.partition, f"r{raw}")
-
+    generation = _work(platform, pipeline)
     found: list[Wanted] = []
     for partition in sorted(generation):
-        if partition in in_flight or is_future(partition, by, now):
+        if partition in in_flight:
             continue
         if registry.leases.holder(pipeline.name, stage_of(partition)) is not None:
             continue
@@ -183,10 +175,29 @@ def wanted(platform: Platform, pipeline: Pipeline, *, in_flight: set[str]) -> li
             partition,
             lambda state, request=request: state.model_copy(update={"request": request}),  # type: ignore[misc]
         )
-        because = "new objects" if partition in newest else "raw content not yet processed"
+        new = generation[partition].startswith("e")
+        because = "new objects" if new else "raw content not yet processed"
         again = f", attempt {attempt}" if attempt > 1 else ""
         found.append(Wanted(partition, f"{work}:{attempt}", attempt, because + again))
     return found
+
+
+def _work(platform: Platform, pipeline: Pipeline) -> dict[str, str]:
+    """Partitions with something to do, each with the name of what there is to do."""
+    registry, by = platform.registry, pipeline.spec.source.partition.by
+    newest: dict[str, int] = {}
+    for event in registry.ledger.open_events(pipeline.name):
+        newest[event.partition] = max(newest.get(event.partition, 0), event.seq)
+    work = {partition: f"e{seq}" for partition, seq in newest.items()}
+    for state in registry.partitions.stale(pipeline.name):
+        work.setdefault(state.partition, f"r{state.raw.digest[:12] if state.raw else ''}")
+    now = registry.clock()
+    return {key: name for key, name in work.items() if not is_future(key, by, now)}
+
+
+def partitions_with_work(platform: Platform, pipeline: Pipeline) -> set[str]:
+    """Partitions whose day has come, with open events or content not yet processed."""
+    return set(_work(platform, pipeline))
 
 
 def park(platform: Platform, pipeline: Pipeline, partition: str, attempts: int) -> int:

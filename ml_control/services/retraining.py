@@ -5,6 +5,7 @@ from __future__ import annotations
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.retraining import Decision, Observation, decide
 from ml_control.platform import Platform
+from ml_control.services.intake import partitions_with_work
 from ml_control.services.selection import published_digest
 
 BACKFILL_STAGE = "backfill"
@@ -15,12 +16,10 @@ def observe_and_decide(
 ) -> tuple[Observation, Decision]:
     """Look at the registry and decide; Dagster's runs in flight are told by the caller."""
     registry = platform.registry
-    waiting = set(registry.ledger.partitions(pipeline.name))
-    waiting |= {state.partition for state in registry.partitions.stale(pipeline.name)}
     seen = Observation(
         published=published_digest(platform, pipeline),
         ingesting=ingesting,
-        waiting=len(waiting),
+        waiting=len(partitions_with_work(platform, pipeline)),
         training=training or registry.leases.holder(pipeline.name, "model") is not None,
         backfilling=registry.leases.holder(pipeline.name, BACKFILL_STAGE) is not None,
         now=registry.clock(),

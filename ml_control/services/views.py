@@ -152,13 +152,13 @@ def why(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _partitions(platform: Platform, model: ModelVersion) -> list[dict[str, Any]]:
-    from ml_control.services.dataset import load_processed
+    from ml_control.services.dataset import load_processed, raw_manifest_path
 
     raw: dict[tuple[str, str], list[str]] = {}
     found = []
     for part in model.dataset.parts:
         manifest = load_processed(platform, part.path, part.digest)
-        path = f"raw/{model.pipeline}/_manifests/{part.partition}/{manifest.raw_digest[:16]}.json"
+        path = raw_manifest_path(model.pipeline, part.partition, manifest.raw_digest)
         key = (part.partition, manifest.raw_digest)
         if key not in raw:
             raw[key] = _objects(platform, path)
