@@ -126,6 +126,8 @@ def _consider(
     except Retryable:
         return "pending", None  # not in the lake yet: a later run takes it
     except BadObject as error:
+        if error.detail.get("changed"):
+            return _record_again(platform, event)
         if pipeline.spec.source.on_bad_object == "fail":
             raise
         row, column = error.detail.get("row"), error.detail.get("column")
@@ -145,6 +147,25 @@ def _consider(
         seq=event.seq,
     )
     return "done", None
+
+
+def _record_again(platform: Platform, event: Event) -> tuple[EventState, str | None]:
+    """Take bytes that a slow writer changed after they were recorded as the version they are now.
+
+    The path stays: if the writer is still at it, the next run finds that out the same way.
+    """
+    data = platform.lake.get(event.path)
+    fresh = Event(
+        pipeline=event.pipeline,
+        partition=event.partition,
+        bucket=event.bucket,
+        key=event.key,
+        version=sha256(data),
+        size=len(data),
+        path=event.path,
+    )
+    platform.registry.ledger.record(event.pipeline, [fresh], [True])
+    return "superseded", f"its bytes changed after it was recorded; now {fresh.version[:12]}"
 
 
 def _raw_checks(

@@ -28,6 +28,7 @@ def read_object(lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> pl.D
             item.key,
             "its bytes changed after they were recorded",
             "land the object again, whole",
+            changed=True,
         )
     if pipeline.spec.source.format == "csv":
         from ml_control.core.tabular import read_csv

@@ -9,6 +9,7 @@ from ml_control.core.records import Audit, Dataset, DatasetPart, PartitionState
 from ml_control.errors import NotProven
 from ml_control.platform import Platform
 from ml_control.services.audit import quality_digest
+from ml_control.services.dataset import load_processed
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ def select(platform: Platform, pipeline: Pipeline) -> Selection:
 
     A partition whose newest content failed its checks counts with the content published before
     it, or is left out if there is none. Raises ``NotProven`` when a part has no passing check of
-    exactly its data version under the present quality configuration, or when nothing is left.
+    exactly its data version under the present quality configuration, when a part was processed
+    under another split or source form than today's, or when nothing is left.
     """
     required = quality_digest(pipeline.spec, pipeline.suite)
     parts: list[tuple[DatasetPart, Audit]] = []
@@ -38,7 +40,7 @@ def select(platform: Platform, pipeline: Pipeline) -> Selection:
         if state.processed is None or state.processed.rows == 0:
             left_out.setdefault(state.partition, "not processed yet")
             continue
-        audit = _checked(pipeline, state, required)
+        audit = _checked(platform, pipeline, state, required)
         part = DatasetPart(
             partition=state.partition,
             digest=state.processed.digest,
@@ -79,7 +81,9 @@ def published_digest(platform: Platform, pipeline: Pipeline) -> str | None:
     return Dataset(pipeline=pipeline.name, parts=tuple(reversed(parts))).digest
 
 
-def _checked(pipeline: Pipeline, state: PartitionState, required: str) -> Audit:
+def _checked(
+    platform: Platform, pipeline: Pipeline, state: PartitionState, required: str
+) -> Audit:
     audit = state.audit
     name = f"{pipeline.name} partition {state.partition}"
     again = f"run 'ml-control backfill {pipeline.name} --from {state.partition}'"
@@ -89,6 +93,10 @@ def _checked(pipeline: Pipeline, state: PartitionState, required: str) -> Audit:
         raise NotProven(name, "was checked under an older quality configuration", again)
     if not audit.passed:
         raise NotProven(name, f"failed its data checks: {_why(audit)}", again)
+    manifest = load_processed(platform, state.processed.path, state.processed.digest)
+    if manifest.transform_digest != pipeline.transform_digest:
+        # Two splits side by side would put equal rows into training and test.
+        raise NotProven(name, "was processed under another split or source form", again)
     return audit
 
 
