@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ COMMANDS = {
     "history": "views",
     "why": "views",
 }
+_AS_JSON = "ml_control.as_json"
 
 
 class Commands(click.Group):
@@ -49,12 +49,17 @@ class Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note whether JSON was asked for: a refusal may come before the command has said so."""
+        ctx.meta[_AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a typed refusal is printed, anything else is a bug and is shown."""
         try:
             return super().invoke(ctx)
         except MlControlError as error:
-            refuse(error, as_json="--json" in sys.argv)
+            refuse(error, as_json=ctx.meta[_AS_JSON])
             ctx.exit(1)
 
 

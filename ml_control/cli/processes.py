@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from ml_control.cli.context import App
 from ml_control.errors import MlControlError
+
+_RETRY_SECONDS = 30.0  # a server that cannot start is not tried at every look
 
 
 @click.command()
@@ -17,10 +21,11 @@ def up(app: App, port: int) -> None:
 
     for name in app.folder.found:
         (app.settings.landing / name).mkdir(parents=True, exist_ok=True)
-    supervisor = Supervisor(app.settings, port or free_port(), click.echo)
+    keeper = EndpointKeeper(app)
+    supervisor = Supervisor(app.settings, port or free_port(), click.echo, keeper.look)
 
     def on_ready() -> None:
-        serve_all(app)
+        keeper.look()
         click.echo(f"up: Dagster at {supervisor.ui}")
         click.echo(f"drop files into {app.settings.landing}/<pipeline>/; Ctrl-C ends all")
 
@@ -31,16 +36,37 @@ def up(app: App, port: int) -> None:
             stop_all(app)
 
 
-def serve_all(app: App) -> None:
-    """Bring back every variant from disk; one that is refused does not stop the others."""
-    from ml_control.services.deployment import ensure_serving
+class EndpointKeeper:
+    """Brings back every variant that should serve, and says what changed."""
 
-    for name, pipeline in app.folder.found.items():
-        try:
-            for variant, state in ensure_serving(app.platform, pipeline).items():
-                click.echo(f"{name} variant {variant}: {state.state} {state.url}{state.reason}")
-        except MlControlError as error:
-            click.echo(f"error: {error.kind}: {error.object}: {error.reason}", err=True)
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._said: dict[str, str] = {}
+        self._not_before: dict[str, float] = {}
+
+    def look(self) -> None:
+        """One look at every pipeline; a variant that is refused does not stop the others."""
+        from ml_control.services.deployment import ensure_serving
+
+        for name, pipeline in self._app.folder.found.items():
+            if time.monotonic() < self._not_before.get(name, 0.0):
+                continue
+            try:
+                states = ensure_serving(self._app.platform, pipeline)
+            except MlControlError as error:
+                self._say(name, f"error: {error.kind}: {error.object}: {error.reason}")
+                self._not_before[name] = time.monotonic() + _RETRY_SECONDS
+                continue
+            for variant, state in states.items():
+                self._say(
+                    f"{name} {variant}",
+                    f"{name} variant {variant}: {state.state} {state.url}{state.reason}",
+                )
+
+    def _say(self, subject: str, words: str) -> None:
+        if self._said.get(subject) != words:
+            self._said[subject] = words
+            click.echo(words)
 
 
 def stop_all(app: App) -> int:

@@ -25,6 +25,7 @@ STATE_FILE = "up.json"
 _LOCATION = "ml_control"
 _START_SECONDS = 90.0
 _HEALTHY_SECONDS = 30.0
+_REVIVE_SECONDS = 3.0
 Say = Callable[[str], None]
 
 
@@ -57,6 +58,7 @@ class Supervisor:
     settings: Settings
     ui_port: int
     say: Say
+    revive: Callable[[], None]  # brings back endpoint servers that died
     children: list[Child] = field(default_factory=list)
     _stopping: bool = False
 
@@ -68,6 +70,7 @@ class Supervisor:
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGINT or SIGTERM. Raises ``Conflict`` when this home is up already."""
         self._refuse_second()
+        self._end_left_over()
         home = prepare_dagster_home(self.settings)
         logs = self.settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -112,8 +115,12 @@ class Supervisor:
             self._end_all()
 
     def _watch(self) -> None:
+        looked = time.monotonic()
         while not self._stopping:
             time.sleep(0.5)
+            if time.monotonic() - looked > _REVIVE_SECONDS:
+                self.revive()
+                looked = time.monotonic()
             for child in self.children:
                 if child.running or time.monotonic() < child.not_before or self._stopping:
                     continue
@@ -158,6 +165,7 @@ class Supervisor:
                 f"is up already (process {state['pid']}, {state['ui']})",
                 "use it, or end it with 'ml-control down'",
             )
+        self._end_orphans()
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -166,6 +174,23 @@ class Supervisor:
                 raise Conflict(
                     f"port {self.ui_port}", "is in use", "name another with --port"
                 ) from error
+
+    def _end_left_over(self) -> None:
+        """End what an ``up`` that was killed left running: a second daemon would launch twice."""
+        state = read_json(self.settings.home / STATE_FILE) or {}
+        left = state.get("children", {}).values()
+        end_trees([(int(child["pid"]), float(child["started"])) for child in left])
+
+    def _end_orphans(self) -> None:
+        """End what an earlier ``up`` left when it was killed: two daemons must never run."""
+        state = read_json(self.settings.home / STATE_FILE) or {}
+        left = [
+            (int(child["pid"]), float(child["started"]))
+            for child in state.get("children", {}).values()
+        ]
+        if any(alive(pid, started) for pid, started in left):
+            self.say("ending what an earlier, killed 'up' left running")
+            end_trees(left)
 
     def _end_all(self) -> None:
         end_trees([(child.pid, child.started) for child in self.children if child.pid])

@@ -132,20 +132,22 @@ class LocalNotifications:
         return batch
 
     def _pin(self, pipeline: str, batch: Path, limit: int) -> list[Notice]:
-        """Link what is in a batch into the lake and give its notices."""
-        notices: list[Notice] = []
+        """Link what is in a batch into the lake and give its notices, oldest first."""
+        found: list[tuple[float, Path]] = []
         for folder, folders, files in os.walk(batch):
             links = [name for name in folders if (Path(folder) / name).is_symlink()]
             folders[:] = [name for name in folders if name not in links]
-            for name in sorted([*files, *links]):
-                if len(notices) >= limit:
-                    break
+            for name in [*files, *links]:
                 taken = Path(folder) / name
                 with suppress(FileNotFoundError):  # another intake acknowledged it
-                    notices.append(self._notice(pipeline, taken, taken.relative_to(batch)))
-        if not notices:
-            _remove_empty(batch)
-        notices.sort(key=lambda notice: notice.at)
+                    found.append((taken.lstat().st_mtime, taken))
+        if not found:  # an intake died after the last file, before the folders it lay in
+            for folder, _, _ in os.walk(batch, topdown=False):
+                _remove_empty(Path(folder))
+        notices: list[Notice] = []
+        for _, taken in sorted(found)[:limit]:
+            with suppress(FileNotFoundError):
+                notices.append(self._notice(pipeline, taken, taken.relative_to(batch)))
         return notices
 
     def _notice(self, pipeline: str, taken: Path, relative: Path) -> Notice:

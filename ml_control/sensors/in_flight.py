@@ -75,6 +75,6 @@ def in_flight(
 def _touched(run: dg.DagsterRun) -> frozenset[dg.AssetKey]:
     """The assets a run materialises; Dagster names them only where they are not the whole job."""
     if run.asset_selection:
-        return run.asset_selection
+        return frozenset(run.asset_selection)
     name, _, kind = run.job_name.rpartition("__")
     return frozenset(dg.AssetKey([name, asset]) for asset in _ASSETS_OF_JOB.get(kind, ()))

@@ -64,13 +64,16 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
         state = registry.partitions.get(pipeline.name, partition)
         before = load_raw(platform, state)
         objects = {item.key: item for item in before.objects} if before else {}
-        frames = dict(read_objects(lake, pipeline, objects.values())) if objects else {}
-        rows = {item.key: frame for item, frame in frames.items()}
+        rows: dict[str, pl.DataFrame] = {}
         claim = registry.ledger.claim(pipeline.name, partition, run)
         outcomes: dict[str, tuple[EventState, str | None]] = {}
         quarantined: dict[str, str] = {}
         for event in sorted(claim, key=lambda event: event.seq):
             outcomes[event.id] = _consider(platform, pipeline, event, objects, rows, quarantined)
+        # What stays is read after what is new, so that landing a damaged object again heals it.
+        for key, item in objects.items():
+            if key not in rows:
+                rows[key] = read_object(lake, pipeline, item)
         current = {item.version: item.key for item in objects.values()}
         for event in claim:
             if outcomes[event.id][0] == "done" and current.get(event.version) != event.key:

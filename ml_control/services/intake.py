@@ -77,9 +77,11 @@ def ingest_files(
             named.append((f"{label}{file.name}", file))
         else:
             raise BadObject(str(file), "there is no such file", "name existing files or folders")
-    prefix = f"dt={partition}/" if partition else ""
     notices = [
-        platform.notifications.admit(pipeline.name, f"{prefix}{name}", file) for name, file in named
+        platform.notifications.admit(
+            pipeline.name, f"dt={partition}/{name}" if partition else _dated(name, file), file
+        )
+        for name, file in named
     ]
     events = [_event(pipeline, notice) for notice in notices]
     recorded = platform.registry.ledger.record(pipeline.name, events, [True] * len(events))
@@ -87,6 +89,14 @@ def ingest_files(
     for event in refused:
         quarantine(platform, event, event.reason or "")
     return Intake(len(events), recorded, len(refused))
+
+
+def _dated(name: str, file: Path) -> str:
+    """The name below the innermost ``dt=`` folder of the file's own path, if it lies in one."""
+    folders = [part for part in file.absolute().parent.parts if part.startswith("dt=")]
+    if not folders or any(part.startswith("dt=") for part in PurePosixPath(name).parts):
+        return name
+    return f"{folders[-1]}/{name}"
 
 
 def _event(pipeline: Pipeline, notice: Notice) -> Event:

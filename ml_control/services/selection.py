@@ -81,9 +81,7 @@ def published_digest(platform: Platform, pipeline: Pipeline) -> str | None:
     return Dataset(pipeline=pipeline.name, parts=tuple(reversed(parts))).digest
 
 
-def _checked(
-    platform: Platform, pipeline: Pipeline, state: PartitionState, required: str
-) -> Audit:
+def _checked(platform: Platform, pipeline: Pipeline, state: PartitionState, required: str) -> Audit:
     audit = state.audit
     name = f"{pipeline.name} partition {state.partition}"
     again = f"run 'ml-control backfill {pipeline.name} --from {state.partition}'"
