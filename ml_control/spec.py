@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
+NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}\Z")
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h|d)\s*$")
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -297,7 +297,7 @@ class PipelineSpec(Section):
     @classmethod
     def _owners(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for owner in value:
-            if not re.match(r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$", owner):
+            if not re.match(r"^(team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+\.[^@\s]+)\Z", owner):
                 raise ValueError(f"{owner!r} is neither an email address nor team:<name>")
         return value
 

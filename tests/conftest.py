@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from ml_control.settings import Settings, load_settings
 
 EXAMPLES = Path(__file__).parent.parent / "pipelines"
 START = "2024-01-01"
-TUMOURS, DIGITS = "tumours", "digits"
+TUMOURS = "tumours"
+VARIABLES = ("ML_CONTROL_HOME", "ML_CONTROL_PIPELINES", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY")
 
 
 class Home:
@@ -123,6 +125,33 @@ class Home:
             endpoints.stop(folder.name)
 
 
+class Shell:
+    """Runs commands in this process on one home."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = root / "home"
+        self.pipelines = root / "pipelines"
+        self.options = ["--home", str(self.home), "--pipelines", str(self.pipelines)]
+
+    def __call__(self, *arguments: Any, status: int = 0) -> Any:
+        """The result of a command that must end with this status."""
+        from click.testing import CliRunner
+
+        from ml_control.cli.main import cli
+
+        result = CliRunner().invoke(cli, [*self.options, *map(str, arguments)])
+        shown = f"{result.stdout}\n{result.stderr}"
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert status == result.exit_code, shown
+        return result
+
+    def json(self, *arguments: Any, status: int = 0) -> Any:
+        """What a command prints with --json."""
+        return json.loads(self(*arguments, "--json", status=status).stdout)
+
+
 def _built(root: Path, build: Callable[[Home], None]) -> Home:
     home = Home(root)
     home.add_pipeline(TUMOURS)
@@ -173,6 +202,16 @@ def _entered(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     home.settings.dagster_home.mkdir(parents=True, exist_ok=True)
     yield home
     home.stop_endpoints()
+
+
+@pytest.fixture(scope="module")
+def make_shell() -> Iterator[type[Shell]]:
+    """Command lines by folder; what they put into the environment is taken back."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in VARIABLES:
+            patched.setenv(name, "")
+            patched.delenv(name)
+        yield Shell
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from drilling import ALL, DATA, NAME, Home, write_pipeline
+from drilling import ALL, DATA, DAYS, NAME, Home, write_pipeline
 
 from ml_control.testing.samples import write_tumours
-
-DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from ml_control.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "tumours"
 VICTIM = Path(__file__).with_name("victim.py")
+DAYS = ("2026-11-01", "2026-11-02", "2026-11-03")
 PATIENCE = 120.0
 FINAL = {"done", "quarantined", "superseded"}
 DATA = [["take_in"], ["ingest"]]

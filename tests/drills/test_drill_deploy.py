@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from drilling import NAME
+
 from ml_control.services.deployment import answer_golden
 from ml_control.services.gatekeeper import require_once_proven
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import DAYS
-from drilling import DATA, NAME, until
+from drilling import DATA, DAYS, NAME, until
 
 DAY = DAYS[0]
 STEPS = [

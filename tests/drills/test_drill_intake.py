@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import DAYS
-from drilling import DATA, NAME
+from drilling import DATA, DAYS, NAME
 
 KEY = f"dt={DAYS[0]}/tumours.csv"
 

@@ -171,6 +171,23 @@ def test_the_lineage_page_shows_assets_partitions_and_checks(up, tmp_path):
     assert shot.stat().st_size > 10_000
 
 
+def test_a_killed_endpoint_server_comes_back(up):
+    """A server that dies under ``up`` is brought back with the same model, without anyone asking."""
+    live = up.await_(up.live, "a model in service")
+    state = json.loads(
+        next((up.home / "endpoints" / live["endpoint"]).glob("*/server.json")).read_text()
+    )
+
+    os.kill(state["pid"], signal.SIGKILL)
+
+    back = up.await_(
+        lambda: found if (found := up.live()) and found["url"] != live["url"] else None,
+        "the endpoint came back",
+        60,
+    )
+    assert live["model_version"] == back["model_version"]
+
+
 def test_ctrl_c_ends_everything(up):
     """After SIGINT no process of the home is left, and a second ``down`` finds nothing."""
     up.await_(up.live, "a model in service")

@@ -113,3 +113,15 @@ def test_published_bytes_that_change_later_stop_the_partition(platform):
         process(platform, pipeline(), DAY, "run-2")
 
     assert before == platform.registry.partitions.get("shop", DAY)
+
+
+def test_landing_a_damaged_object_again_heals_the_partition(platform):
+    """A corrected file under the same name replaces the one whose bytes were damaged."""
+    (event,) = platform.registry.ledger.events("shop")
+    platform.lake.local_path(event.path).write_bytes(GOOD)
+    land(platform, "good.csv", ROWS + b"77,Bonn,no\n")
+
+    done = admit(platform, pipeline(), DAY, "run-2")
+
+    assert 9 == done.manifest.rows
+    assert process(platform, pipeline(), DAY, "run-2").published
