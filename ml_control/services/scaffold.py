@@ -237,7 +237,9 @@ def _flow(value: Any) -> str:
 def _scalar(value: Any) -> str:
     """A YAML scalar; a text is quoted unless it can only be read as that text."""
     if isinstance(value, float):
-        return str(int(value)) if value == int(value) else repr(value)
+        text = str(int(value)) if value == int(value) else repr(value)
+        # YAML 1.1 reads 5e-324 as a text: a float with an exponent needs its point.
+        return text if "." in text or "e" not in text else text.replace("e", ".0e")
     if isinstance(value, int):
         return str(value)
     text = str(value)

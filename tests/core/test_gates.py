@@ -213,7 +213,7 @@ def test_probabilities_need_a_column_for_each_label():
 
 
 def test_metric_bounds():
-    """Lower and upper bounds both hold, the bound itself passes, and no number lets nothing by."""
+    """Lower and upper bounds both hold, the bound itself passes, and a bound must be a number."""
 
     def failed(**bounds):
         found = evidence(champion=None, champion_predictions_test=None)
@@ -223,7 +223,8 @@ def test_metric_bounds():
     assert failed(auc={"min": auc, "max": auc}, logloss={"max": 0.69}) == []
     assert failed(auc={"min": math.nextafter(auc, 2)}) == ["metric:auc"]
     assert failed(auc={"min": 0.5}, logloss={"max": 0.01}) == ["metric:logloss"]
-    assert failed(auc={"max": math.nan}) == ["metric:auc"]
+    with pytest.raises(ValueError, match="finite number"):
+        failed(auc={"max": math.nan})
 
 
 @settings(max_examples=40, deadline=None)
