@@ -34,12 +34,12 @@ DATA = [["take_in"], ["ingest"]]
 ALL = [*DATA, ["train"], ["deploy"], ["route"]]
 
 
-def until(condition, what, seconds=PATIENCE):
+def until(condition, what, seconds=PATIENCE, every=0.02):
     """Wait for a condition; gives its first true value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(every)
     return found
 
 
@@ -163,13 +163,17 @@ class Home:
         self.processes.append(process)
         return process
 
+    def released(self):
+        """Wait until the leases of the dead have expired."""
+        until(lambda: not self.registry.leases.held(NAME), "expiry of the leases of the dead", 10)
+
     def stopped(self, work, at, when="before", run="victim", **stop):
         """Start a victim and wait until it stands at the point."""
         return self.start(work, run, stop={"at": at, "when": when, **stop}).reached()
 
     def do(self, work, run="again"):
         """The ordinary path in a fresh process, once the leases of the dead have expired."""
-        until(lambda: not self.registry.leases.held(NAME), "expiry of the leases of the dead", 10)
+        self.released()
         answer = self.start(work, run).answer()
         assert "done" in answer, answer
         return answer["done"]

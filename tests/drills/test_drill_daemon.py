@@ -98,14 +98,14 @@ def test_the_platform_survives_kills_of_its_parts_while_files_land(empty, tables
 
     land([0, 1])
     up = Up(home, tmp_path / "up-1.log")
-    until(recorded(2), "the first files in the ledger", LONG)
+    until(recorded(2), "the first files in the ledger", LONG, every=0.5)
     land([2])
     up.kill_child("daemon")
     land([3, 4])
-    until(recorded(5), "files that landed after the daemon was killed", LONG)
+    until(recorded(5), "files that landed after the daemon was killed", LONG, every=0.5)
     up.kill_child("code")
     land([5])
-    until(recorded(6), "files that landed after the code server was killed", LONG)
+    until(recorded(6), "files that landed after the code server was killed", LONG, every=0.5)
     land([6, 7])
     left = up.state["children"]
     up.kill_group()
@@ -114,7 +114,12 @@ def test_the_platform_survives_kills_of_its_parts_while_files_land(empty, tables
 
     alive = {process.pid for process in home.alive()}
     assert set() == {child["pid"] for child in left.values()} & alive, "two platforms on one home"
-    until(lambda: settled(home), f"all of {home.folder} finished and live; see its logs/", LONG)
+    until(
+        lambda: settled(home),
+        f"all of {home.folder} finished and live; see its logs/",
+        LONG,
+        every=0.5,
+    )
     home.check_ledger()
     home.check_serving()
     assert 200 == httpx.get(f"{up.state['ui']}/server_info").status_code

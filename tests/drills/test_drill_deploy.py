@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-import pytest
 from drilling import NAME
 
 from ml_control.services.deployment import answer_golden
 from ml_control.services.gatekeeper import require_once_proven
 
 WORK = [["deploy"], ["route"]]
-STEPS = [
-    pytest.param("endpoints.deploy", "before", 1, False, id="not started"),
-    pytest.param("endpoints._start", "after", 1, False, id="started, not named"),
-    pytest.param("endpoints.deploy", "after", 1, False, id="serving, not in the Rollout"),
-    pytest.param("registry.rollouts.write", "before", 1, False, id="proven live, not written"),
-    pytest.param("registry.rollouts.write", "before", 2, False, id="routing, not written"),
-    pytest.param("registry.rollouts.write", "after", 2, True, id="routed, not reported"),
+STEPS = [  # of deploying and routing, in their order
+    ("endpoints.deploy", "before", 1),  # not started
+    ("endpoints._start", "after", 1),  # started, not named
+    ("endpoints.deploy", "after", 1),  # serving, not in the Rollout
+    ("registry.rollouts.write", "before", 1),  # proven live, not written
+    ("registry.rollouts.write", "before", 2),  # routing, not written
 ]
 
 
-@pytest.mark.parametrize(("at", "when", "nth", "moved"), STEPS)
-def test_a_deployment_survives_a_kill_at_each_step(served, at, when, nth, moved):
-    """The earlier model answers after the kill; the next run puts the candidate in service."""
+def test_a_deployment_survives_kills_at_every_step(served):
+    """One deployer after another is killed, each a step further. The earlier model answers all
+    the while, and the last run puts the candidate in service, with one server a variant.
+    """
     home = served
     lasting, before = home.lasting(), home.registry.rollouts.get(NAME)
     candidate = home.registry.models.candidate(NAME).version
-
-    home.stopped(WORK, at, when, nth=nth).kill()
-
-    after = home.registry.rollouts.get(NAME)
-    assert (candidate if moved else before.champion) == after.champion
     old = before.variants[before.live]
     proven = require_once_proven(home.platform, home.pipeline, old.model_version)
-    assert answer_golden(home.platform, old.endpoint, proven) > 0
-    assert old.model_version == home.endpoints.describe(old.endpoint).model_version
-    home.check_intact(lasting)
+
+    for at, when, nth in STEPS:
+        home.released()
+        home.stopped(WORK, at, when, nth=nth).kill()
+
+        after = home.registry.rollouts.get(NAME)
+        assert (before.champion, before.live) == (after.champion, after.live), (at, when, nth)
+        assert old == after.variants[after.live]
+        assert old.model_version == home.endpoints.describe(old.endpoint).model_version
+        assert answer_golden(home.platform, old.endpoint, proven) > 0
+        home.check_intact(lasting)
 
     home.do(WORK)
 
     rollout = home.registry.rollouts.get(NAME)
     assert candidate == rollout.champion == rollout.variants[rollout.live].model_version
-    assert {"a", "b"} == set(rollout.variants)
-    assert [0.0, 1.0] == sorted(rollout.weights.values())
+    assert {"a": 0.0, "b": 1.0} == rollout.weights
+    home.check_serving()
+
+
+def test_a_run_killed_after_it_routed_changes_nothing_when_it_is_done_again(served):
+    """The Rollout is written, the run dies unreported: the next one finds its work done."""
+    home = served
+    home.stopped(WORK, "registry.rollouts.write", "after", nth=2).kill()
+    routed = home.registry.rollouts.get(NAME)
+
+    ((variant, version, changed), again) = home.do(WORK)
+
+    assert (routed.live, routed.champion, False) == (variant, version, changed)
+    assert routed.to_json() == again
     home.check_serving()
 
 

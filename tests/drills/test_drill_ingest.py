@@ -6,15 +6,15 @@ import pytest
 from drilling import DATA, DAYS, NAME, until
 
 DAY = DAYS[0]
-STEPS = [
-    pytest.param("registry.ledger.claim", "after", "", id="claimed"),
-    pytest.param("lake.put", "before", "_manifests/", id="parsed, raw manifest not written"),
-    pytest.param("lake.put", "after", "_manifests/", id="raw manifest written, pointer not moved"),
-    pytest.param("registry.ledger.settle", "before", "", id="pointer moved, events not settled"),
-    pytest.param("registry.ledger.settle", "after", "", id="settled, not processed"),
-    pytest.param("lake.put", "after", ".parquet", id="Parquet staged, not audited"),
-    pytest.param("lake.put", "before", "/manifest.json", id="audited, manifest not written"),
-    pytest.param("lake.put", "after", "/manifest.json", id="manifest written, not published"),
+STEPS = [  # of admitting and processing, in their order
+    ("registry.ledger.claim", "after", ""),  # claimed
+    ("lake.put", "before", "_manifests/"),  # parsed, raw manifest not written
+    ("lake.put", "after", "_manifests/"),  # raw manifest written, pointer not moved
+    ("registry.ledger.settle", "before", ""),  # pointer moved, events not settled
+    ("registry.ledger.settle", "after", ""),  # settled, not processed
+    ("lake.put", "after", ".parquet"),  # Parquet staged, not audited
+    ("lake.put", "before", "/manifest.json"),  # audited, manifest not written
+    ("lake.put", "after", "/manifest.json"),  # manifest written, not published
 ]
 
 
@@ -26,24 +26,47 @@ def land(home, tables):
     home.land(f"dt={DAY}/bad.csv", b"no,table\n1,2\n")
 
 
-@pytest.mark.parametrize(("at", "when", "match"), STEPS)
-def test_a_partition_survives_a_kill_at_each_step_of_its_ingest(published, tables, at, when, match):
-    """After the kill the old data is whole; after the next run everything put is accounted for."""
+def test_a_partition_survives_kills_at_every_step_of_its_ingest(published, tables):
+    """One run after another is killed, each a step further than the one before. The old data is
+    whole all the while, and after the last run everything put is accounted for.
+    """
     home = published
     lasting, before = home.lasting(), home.state()["partitions"][DAY]
     land(home, tables)
 
-    home.stopped(DATA, at, when, match=match).kill()
+    for at, when, match in STEPS:
+        home.released()
+        home.stopped(DATA, at, when, match=match).kill()
 
-    home.check_intact(lasting)
-    after = home.state()["partitions"][DAY]
-    assert before["processed"] == after["processed"]
-    assert before["audit"] == after["audit"]
+        home.check_intact(lasting)
+        after = home.state()["partitions"][DAY]
+        kept = ("processed", "processed_from", "audit")
+        assert [before[name] for name in kept] == [after[name] for name in kept], (at, match)
+
     home.do(DATA)
     home.check_ledger()
     home.check_intact(lasting)
     counts = home.registry.ledger.counts(NAME)
     assert (3, 1) == (counts["done"], counts["quarantined"])  # the first version was done as well
+
+
+@pytest.mark.parametrize(
+    ("at", "when", "match"),
+    [
+        pytest.param("lake.put", "after", "_manifests/", id="raw manifest, pointer not moved"),
+        pytest.param("registry.ledger.settle", "before", "", id="pointer moved, not settled"),
+        pytest.param("lake.put", "after", "/manifest.json", id="audited, not published"),
+    ],
+)
+def test_the_next_run_finishes_what_one_kill_left(published, tables, at, when, match):
+    """The moments where two records could disagree, each made good by a single run."""
+    home = published
+    land(home, tables)
+    home.stopped(DATA, at, when, match=match).kill()
+
+    home.do(DATA)
+
+    home.check_ledger()
 
 
 def test_events_claimed_by_a_dead_run_are_not_counted_as_finished(published, tables):

@@ -7,7 +7,7 @@ import random
 import pytest
 from drilling import ALL, DAYS, NAME
 
-SEEDS = (3, 11)
+SEEDS = (11,)  # add one when a crash was found that the other drills miss
 LEASE = "Item(pk='lease#"  # heartbeats come when they come, so they are not counted
 WRITES = 10  # of the registry, on the path of one file
 

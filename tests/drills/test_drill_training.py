@@ -44,7 +44,7 @@ def test_a_training_process_outlives_its_parent_and_is_adopted(slow):
     parent.kill()
 
     assert child.is_running()
-    until(lambda: not slow.registry.leases.held(NAME), "expiry of the lease of the dead", 10)
+    slow.released()
     heir = slow.stopped([["train"]], "trainer.train", "inside", run="heir")
     child.resume()
     heir.go()
@@ -73,32 +73,31 @@ def test_training_killed_with_its_process_starts_from_scratch(slow):
     assert [] == slow.alive()
 
 
-@pytest.mark.parametrize(
-    ("at", "judged_by"),
-    [
-        pytest.param("registry.models.record_verdict", "again", id="packaged, not judged"),
-        pytest.param("registry.models.register", "victim", id="judged, not registered"),
-        pytest.param("registry.history.append", "victim", id="registered, not in the history"),
-    ],
-)
 def test_training_killed_after_packaging_gives_the_same_model_and_one_verdict(
-    published, served_template, at, judged_by
+    published, served_template
 ):
-    """The replay adopts the finished job, packs the same bytes and keeps the first verdict."""
+    """Killed before its verdict, then before its registration, then before the history: the
+    replays adopt the job, pack the same bytes and keep the first verdict that was recorded.
+    """
     home = published
-    registered = at == "registry.history.append"
     lasting = home.lasting()
 
-    home.stopped([["train"]], at).kill()
+    home.stopped([["train"]], "registry.models.record_verdict", run="unjudged").kill()
+    lasting |= home.lasting()
+    assert [] == home.registry.models.verdicts(NAME)
+    home.released()
+    home.stopped([["train"]], "registry.models.register", run="unregistered").kill()
+    assert home.registry.models.candidate(NAME) is None
+    refused = home.start([["deploy"]]).answer()["error"]
+    assert "NotProven" == refused["kind"]
+    home.released()
+    home.stopped([["train"]], "registry.history.append", run="untold").kill()
+    assert served_template.first == home.registry.models.candidate(NAME).version
 
-    packed = home.lasting()
-    assert registered == (home.registry.models.candidate(NAME) is not None)
-    if not registered:
-        refused = home.start([["deploy"]]).answer()["error"]
-        assert "NotProven" == refused["kind"]
     (version, passed, adopted), *_ = home.do(ALL[2:])
+
     assert (served_template.first, True, True) == (version, passed, adopted)
     (verdict,) = [v for v in home.registry.models.verdicts(NAME) if v.champion is None]
-    assert (version, judged_by) == (verdict.model_version, verdict.run)
-    home.check_intact(lasting | packed)
+    assert (version, "unregistered") == (verdict.model_version, verdict.run)
+    home.check_intact(lasting)
     home.check_serving()

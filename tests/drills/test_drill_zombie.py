@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from drilling import DATA, DAYS, NAME, until
+from drilling import DATA, DAYS, NAME
 
 DAY = DAYS[0]
 
@@ -12,7 +12,7 @@ def frozen(home, work, at, **stop):
     """A process frozen at a point, heartbeat and all, until its leases have expired."""
     zombie = home.stopped(work, at, run="zombie", **stop)
     zombie.pause()
-    until(lambda: not home.registry.leases.held(NAME), "expiry of the zombie's leases", 10)
+    home.released()
     return zombie
 
 

@@ -1,4 +1,4 @@
-"""The product as a user sees it: ``up``, files dropped in a folder, answers over HTTP, the pages."""
+"""The product as a user sees it: ``up``, dropped files, answers over HTTP, the pages."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_the_lineage_page_shows_assets_partitions_and_checks(up, tmp_path):
 
 
 def test_a_killed_endpoint_server_comes_back(up):
-    """A server that dies under ``up`` is brought back with the same model, without anyone asking."""
+    """A server that dies under ``up`` is brought back with the same model, unasked."""
     live = up.await_(up.live, "a model in service")
     state = json.loads(
         next((up.home / "endpoints" / live["endpoint"]).glob("*/server.json")).read_text()
