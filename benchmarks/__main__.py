@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving")
+NAMES = ("tick", "serving", "landing")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ml_control.cli.observer import Observer
 
 REPORT = "demo.json"
+_START = re.compile(r'start: "\d{4}-\d{2}-\d{2}"')
 
 
 @click.command()
@@ -41,13 +43,17 @@ def demo(app: App, keep_up: bool, port: int) -> None:
     shutil.copytree(examples(), pipelines)
     observer = Observer(home, pipelines)
     story = Story(observer, home / "staging")
+    for file in pipelines.glob("*/defs.yaml"):
+        # Begin with the story's first day, so that the UI shows how far the partitions are filled.
+        text = file.read_text("utf-8")
+        file.write_text(_START.sub(f'start: "{story.good_days[0]}"', text), "utf-8")
     console.print(f"demo home: {home}")
     results: list[dict[str, object]] = []
     supervisor = None
     failed = False
     began = time.monotonic()
     try:
-        supervisor = _start(observer, port)
+        supervisor = start_up(observer, port)
         console.print(f"up after {time.monotonic() - began:.1f} s: {observer.ui}")
         for number, (title, act) in enumerate(ACTS, start=1):
             start = time.monotonic()
@@ -69,7 +75,7 @@ def demo(app: App, keep_up: bool, port: int) -> None:
         console.print(f"{len(results)} acts in {total:.0f} s; written to {home / REPORT}")
     finally:
         if supervisor is not None and not (keep_up and not failed):
-            _stop(observer, supervisor)
+            stop_up(observer, supervisor)
     if failed:
         sys.exit(1)
     if keep_up:
@@ -100,7 +106,7 @@ def _fresh(home: Path) -> Path:
     return home
 
 
-def _start(observer: Observer, port: int) -> subprocess.Popen[str]:
+def start_up(observer: Observer, port: int) -> subprocess.Popen[str]:
     """Start ``up`` and wait until it says where the UI is."""
     log = observer.home / "up.log"
     with log.open("w") as stream:
@@ -120,11 +126,11 @@ def _start(observer: Observer, port: int) -> subprocess.Popen[str]:
                 observer.ui = line.removeprefix("up: Dagster at ")
                 return process
         time.sleep(0.2)
-    _stop(observer, process)
+    stop_up(observer, process)
     raise PlatformFailed("up", log.read_text("utf-8")[-2000:], f"see {observer.home / 'logs'}")
 
 
-def _stop(observer: Observer, process: subprocess.Popen[str]) -> None:
+def stop_up(observer: Observer, process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         os.kill(process.pid, signal.SIGINT)
         try:

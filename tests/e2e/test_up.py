@@ -90,6 +90,8 @@ def up(tmp_path_factory):
     home = tmp_path_factory.mktemp("up")
     pipelines = home / "pipelines"
     shutil.copytree(ROOT / "pipelines" / "tumours", pipelines / "tumours")
+    file = pipelines / "tumours" / "defs.yaml"
+    file.write_text(file.read_text().replace("2026-01-01", DAYS[0]))  # four partitions until today
     running = Up(home, pipelines)
     staged = home / "staged"
     write_tumours(staged, DAYS)
@@ -157,7 +159,7 @@ def test_the_lineage_page_shows_assets_partitions_and_checks(up, tmp_path):
 
         def text():
             found = browser.execute_script("return document.body.innerText")
-            wanted = (*ASSETS, "Materialized", "% filled", "2 / 2 Passed", "5 / 5 Passed")
+            wanted = (*ASSETS, "Materialized", "75% filled", "2 / 2 Passed", "5 / 5 Passed")
             return found if all(word in found for word in wanted) else None
 
         seen = up.await_(text, "the five assets on the page", 60)
