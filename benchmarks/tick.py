@@ -41,7 +41,7 @@ def _tick(pipeline: Pipeline, stored: int) -> float:
                 (landing / f"{tick}-{i}.csv").write_text(f"{tick},{i}\n")
             start = time.perf_counter()
             taken = take_in(platform, pipeline, settle=0.0)
-            wanted(platform, pipeline, in_flight=set())
+            wanted(platform, pipeline, in_flight=set(), limit=4)
             if tick >= WARM:
                 times.append(time.perf_counter() - start)
             assert taken.recorded == NEW

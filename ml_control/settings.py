@@ -36,6 +36,9 @@ class Settings(BaseModel):
     retry_seconds: float = Field(
         5.0, ge=0, le=3600, description="Wait before the second attempt; doubles with each one."
     )
+    max_runs: int = Field(
+        4, ge=1, le=1000, description="Ingest runs of one pipeline under way at once."
+    )
     yaml_env: tuple[str, ...] = Field(
         (), description="Environment variables that pipeline files may name in templates."
     )

@@ -23,6 +23,7 @@ COMMANDS = {
     "ingest": "files",
     "run": "runs",
     "backfill": "runs",
+    "replay": "runs",
     "predict": "serving",
     "verify": "serving",
     "status": "views",

@@ -53,8 +53,8 @@ class EndpointKeeper:
                 continue
             try:
                 states = ensure_serving(self._app.platform, pipeline)
-            except MlControlError as error:
-                self._say(name, f"error: {error.kind}: {error.object}: {error.reason}")
+            except (MlControlError, OSError) as error:
+                self._say(name, f"error: {name}: {error}")
                 self._not_before[name] = time.monotonic() + _RETRY_SECONDS
                 continue
             for variant, state in states.items():
@@ -85,11 +85,13 @@ def down(app: App) -> None:
     """End every process of this home."""
     from ml_control.cli.supervisor import end_trees, processes_of, running_state
     from ml_control.local.processes import end
+    from ml_control.local.trainer import LocalTrainer
 
     state = running_state(app.settings)
     if state is not None:
         end(int(state["pid"]), float(state["started"]), grace=60.0)
     stopped = stop_all(app)
+    LocalTrainer(app.settings.home / "jobs").stop()
     left = processes_of(app.settings.home)
     end_trees(left)
     said = "up was running" if state else "up was not running"

@@ -21,19 +21,23 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
     """One pass without daemons: take in what landed, audit, train, prove, deploy."""
-    from ml_control.services.intake import partitions_with_work, take_in
+    from ml_control.services.intake import BATCH, partitions_with_work, take_in
 
     found = app.pipeline(pipeline)
     _known_partitions(found, partitions)
     platform = app.platform
-    taken = take_in(platform, found, settle=0.0)
+    recorded, seen = 0, BATCH
+    while seen == BATCH:
+        taken = take_in(platform, found, settle=0.0)
+        recorded, seen = recorded + taken.recorded, taken.seen
     chosen = sorted(set(partitions) or partitions_with_work(platform, found))
-    click.echo(f"{pipeline}: {taken.recorded} new objects; ingesting {len(chosen)} partitions")
+    click.echo(f"{pipeline}: {recorded} new objects; ingesting {len(chosen)} partitions")
     with _instance(app) as instance:
         refused = _ingest(app, instance, found, chosen)
+        _tell(refused)
         train(app, instance, found)
     if refused:
-        raise refused[0]
+        raise refused[-1]
 
 
 @click.command()
@@ -42,7 +46,10 @@ def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
 @click.option("--to", "last", help="Last partition key (default: the newest).")
 @click.pass_obj
 def backfill(app: App, pipeline: str, first: str, last: str | None) -> None:
-    """Re-materialise the partitions between two keys, then retrain once."""
+    """Re-materialise the partitions between two keys, then retrain once.
+
+    Exit status 1 when a partition was refused; the others are published and trained on.
+    """
     from ml_control.services.intake import partitions_with_work
     from ml_control.services.retraining import BACKFILL_STAGE
 
@@ -63,9 +70,16 @@ def backfill(app: App, pipeline: str, first: str, last: str | None) -> None:
         # Held so that the retraining sensor waits for the one training at the end.
         with registry.leases.hold(pipeline, BACKFILL_STAGE, holder):
             refused = _ingest(app, instance, found, chosen)
+            _tell(refused)
             train(app, instance, found)
-    for error in refused:
-        click.echo(f"left as before: {error.object}: {error.reason}", err=True)
+    if refused:
+        raise refused[-1]
+
+
+def _tell(refused: Sequence[MlControlError]) -> None:
+    """Say at once what was left as before; the last one is said at the end, as the command's."""
+    for error in refused[:-1]:
+        click.echo(f"left as before: {error.kind}: {error.object}: {error.reason}", err=True)
 
 
 def _ingest(
@@ -81,8 +95,8 @@ def _ingest(
     for key in track(partitions, description="ingest", console=console, disable=not partitions):
         try:
             execute(job, instance, key)
-        except NotProven as error:
-            refused.append(error)
+        except MlControlError as error:
+            refused.append(error)  # the others do not wait for it
     return refused
 
 
@@ -142,3 +156,16 @@ def _known_partitions(pipeline: Pipeline, keys: Sequence[str]) -> None:
                 f"({first} to {last})",
                 "name one of them",
             )
+
+
+@click.command()
+@click.argument("pipeline")
+@click.option("--partition", help="Only this partition.")
+@click.pass_obj
+def replay(app: App, pipeline: str, partition: str | None) -> None:
+    """Take parked objects again: they become pending, and their partitions get new attempts."""
+    from ml_control.services.intake import replay as take_again
+
+    touched = sorted(take_again(app.platform, app.pipeline(pipeline), partition))
+    said = ", ".join(touched) or "nothing was parked"
+    click.echo(f"{pipeline}: {len(touched)} partitions are tried again: {said}")

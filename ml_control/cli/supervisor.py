@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psutil
 
-from ml_control.errors import Conflict, MlControlError, PlatformFailed
+from ml_control.errors import Conflict, PlatformFailed
 from ml_control.local.files import read_json, write_json
-from ml_control.local.processes import alive, end, identity, spawn
+from ml_control.local.processes import STARTED_FOR, alive, end, identity, spawn
 from ml_control.resources.instance import prepare_dagster_home
-from ml_control.settings import HOME_VARIABLE, Settings
+from ml_control.settings import Settings
 
 STATE_FILE = "up.json"
 _LOCATION = "ml_control"
@@ -69,8 +71,14 @@ class Supervisor:
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGINT or SIGTERM. Raises ``Conflict`` when this home is up already."""
-        self._refuse_second()
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        with (self.settings.home / "up.lock").open("w") as lock:
+            self._refuse_second(lock)
+            self._run(on_ready)
+
+    def _run(self, on_ready: Callable[[], None] | None) -> None:
         self._end_left_over()
+        os.environ[STARTED_FOR] = str(self.settings.home)
         home = prepare_dagster_home(self.settings)
         logs = self.settings.home / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -115,21 +123,26 @@ class Supervisor:
             self._end_all()
 
     def _watch(self) -> None:
-        looked = time.monotonic()
+        keeper = threading.Thread(target=self._keep, name="endpoint keeper", daemon=True)
+        keeper.start()
         while not self._stopping:
             time.sleep(0.5)
-            if time.monotonic() - looked > _REVIVE_SECONDS:
-                self.revive()
-                looked = time.monotonic()
             for child in self.children:
                 if child.running or time.monotonic() < child.not_before or self._stopping:
                     continue
                 ran = time.time() - child.started
                 child.failures = 1 if ran > _HEALTHY_SECONDS else child.failures + 1
-                child.not_before = time.monotonic() + min(2.0 ** (child.failures - 1), 60.0)
+                child.not_before = time.monotonic() + 2.0 ** min(child.failures - 1, 6)
                 self.say(f"{child.name} ended; starting it again (see {child.log})")
                 child.start()
                 self._write_state(ready=True)
+
+    def _keep(self) -> None:
+        """Bring endpoint servers back, beside the children: one may take minutes to start."""
+        while not self._stopping:
+            time.sleep(_REVIVE_SECONDS)
+            if not self._stopping:
+                self.revive()
 
     def _stop(self, *_: Any) -> None:
         self._stopping = True
@@ -157,15 +170,17 @@ class Supervisor:
             },
         )
 
-    def _refuse_second(self) -> None:
-        state = running_state(self.settings)
-        if state is not None:
+    def _refuse_second(self, lock: IO[str]) -> None:
+        """Hold the home's lock for as long as this process lives."""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            state = running_state(self.settings) or {}
             raise Conflict(
                 str(self.settings.home),
-                f"is up already (process {state['pid']}, {state['ui']})",
+                f"is up already (process {state.get('pid')}, {state.get('ui')})",
                 "use it, or end it with 'ml-control down'",
-            )
-        self._end_orphans()
+            ) from error
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -181,17 +196,6 @@ class Supervisor:
         left = state.get("children", {}).values()
         end_trees([(int(child["pid"]), float(child["started"])) for child in left])
 
-    def _end_orphans(self) -> None:
-        """End what an earlier ``up`` left when it was killed: two daemons must never run."""
-        state = read_json(self.settings.home / STATE_FILE) or {}
-        left = [
-            (int(child["pid"]), float(child["started"]))
-            for child in state.get("children", {}).values()
-        ]
-        if any(alive(pid, started) for pid, started in left):
-            self.say("ending what an earlier, killed 'up' left running")
-            end_trees(left)
-
     def _end_all(self) -> None:
         end_trees([(child.pid, child.started) for child in self.children if child.pid])
         (self.settings.home / STATE_FILE).unlink(missing_ok=True)
@@ -199,10 +203,7 @@ class Supervisor:
 
 def running_state(settings: Settings) -> dict[str, Any] | None:
     """What a living ``up`` of this home wrote about itself."""
-    try:
-        state: dict[str, Any] = read_json(settings.home / STATE_FILE) or {}
-    except MlControlError:
-        return None
+    state: dict[str, Any] = read_json(settings.home / STATE_FILE) or {}
     if "pid" not in state or not alive(int(state["pid"]), float(state["started"])):
         return None
     return state
@@ -229,7 +230,7 @@ def processes_of(home: Path) -> list[tuple[int, float]]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid in own or process.environ().get(HOME_VARIABLE) != str(home):
+            if process.pid in own or process.environ().get(STARTED_FOR) != str(home):
                 continue
             found.append((process.pid, process.create_time()))
         except (psutil.NoSuchProcess, psutil.AccessDenied):

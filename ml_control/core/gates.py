@@ -100,6 +100,7 @@ class Evidence:
     champion_predictions_test: NDArray[np.floating[Any]] | None
     task: str
     labels: tuple[str, ...] = ()
+    champion_problem: str = ""  # why the champion could not be asked for its predictions
 
 
 Gate = Callable[[Evidence, Gates], GateResult]
@@ -276,7 +277,8 @@ def champion(evidence: Evidence, gates: Gates) -> GateResult:
         return GateResult(name="champion", passed=True, reason="no champion yet", required=required)
     if evidence.predictions_test is None or evidence.champion_predictions_test is None:
         whose = "candidate" if evidence.predictions_test is None else "champion"
-        return _no("champion", f"no predictions of the {whose} on the test split", required)
+        why = f": {evidence.champion_problem}" if evidence.champion_problem else ""
+        return _no("champion", f"no predictions of the {whose} on the test split{why}", required)
     try:
         found = paired_difference(
             evidence.task,

@@ -19,7 +19,12 @@ def moment_of(key: str, at: float) -> datetime:
     """
     match = _SEGMENT.search(key)
     if match is None:
-        return datetime.fromtimestamp(at, UTC)
+        try:
+            return datetime.fromtimestamp(at, UTC)
+        except (OverflowError, ValueError, OSError) as error:
+            raise BadObject(
+                key, f"its time {at:g} is no date", "put it into a folder dt=YYYY-MM-DD"
+            ) from error
     for form in _FORMATS:
         try:
             return datetime.strptime(match[1], form).replace(tzinfo=UTC)
@@ -57,6 +62,18 @@ def place(key: str, at: float, partitioning: Partitioning) -> str:
 def is_future(partition: str, by: str, now: float) -> bool:
     """Whether a partition has not begun yet: its objects wait until its day."""
     return partition > partition_key(datetime.fromtimestamp(now, UTC), by)
+
+
+def is_known(partition: str, partitioning: Partitioning) -> bool:
+    """Whether a key is one of the pipeline's partitions; a changed file may know it no more."""
+    for form in _FORMATS:
+        try:
+            moment = datetime.strptime(partition, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        same = partition == partition_key(moment, partitioning.by)
+        return same and partition >= first_key(partitioning)
+    return False
 
 
 def first_key(partitioning: Partitioning) -> str:

@@ -18,6 +18,7 @@ class Observation:
     waiting: int  # partitions with open events or unprocessed content
     training: bool  # a training run is in flight
     backfilling: bool
+    undeployed: bool  # the candidate passed its gates and is not the champion
     now: float
 
 
@@ -43,16 +44,20 @@ def decide(
         return Decision(train=False, because=refusal)
     if state.dataset != seen.published:
         return Decision(train=True, because="new data was published")
-    if state.outcome in ("passed", "refused"):
+    stuck = state.outcome == "passed" and seen.undeployed
+    if state.outcome in ("passed", "refused") and not stuck:
         return Decision(train=False, because=f"this data was trained on: {state.outcome}")
     waited = seen.now - state.at
-    if waited < GRACE_SECONDS * 2 ** (state.attempt - 1):
-        return Decision(train=False, because=f"attempt {state.attempt} gave no verdict; waiting")
+    # Below zero the clock was set back: waiting for it to catch up could take days.
+    if 0 <= waited < GRACE_SECONDS * 2 ** (state.attempt - 1):
+        return Decision(train=False, because=f"attempt {state.attempt} did not end well; waiting")
     if state.attempt >= max_attempts:
-        why = f": {state.reason}" if state.reason else ""
+        why = f": {state.reason}" if state.reason and not stuck else ""
+        why = ": the proven model could not be deployed" if stuck else why
         return Decision(train=False, because=f"halted after {state.attempt} failed attempts{why}")
     attempt = state.attempt + 1
-    return Decision(train=True, because=f"attempt {attempt} after a failed run", attempt=attempt)
+    because = "the proven model is not deployed yet" if stuck else "after a failed run"
+    return Decision(train=True, because=f"attempt {attempt}: {because}", attempt=attempt)
 
 
 def _not_now(seen: Observation, *, automatic: bool) -> str:

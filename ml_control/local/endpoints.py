@@ -276,7 +276,9 @@ class LocalEndpoints:
         (home / "server.json").unlink(missing_ok=True)
         log = home / "server.log"
         command = (python, "-m", "ml_control.serving.endpoint", "--dir", home)
-        pid, started = spawn(command, log, env=python_environment(python), cwd=home)
+        pid, started = spawn(
+            command, log, env=python_environment(python, self._root.parent), cwd=home
+        )
         write_json(home / "process.json", {"pid": pid, "started": started})
         while True:
             server = _server(home)

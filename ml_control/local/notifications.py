@@ -7,9 +7,9 @@ the private folder. A crash at any point leaves it in one of the two places, and
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -27,6 +27,7 @@ from ml_control.lake import Lake, file_digest
 from ml_control.ports import Notice
 
 BUCKET = "raw"
+_logger = logging.getLogger("ml_control")
 _TAKEN = ".taken"
 _REFUSED = ".refused"
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".swp")
@@ -127,8 +128,13 @@ class LocalNotifications:
         for _, full in sorted(found)[:limit]:
             target = batch / Path(full).relative_to(base)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
+            try:
                 Path(full).rename(target)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                # One file that cannot be taken must not keep the others waiting.
+                _logger.warning("%s cannot be taken in: %s", full, error.strerror)
         return batch
 
     def _pin(self, pipeline: str, batch: Path, limit: int) -> list[Notice]:
@@ -178,7 +184,7 @@ class LocalNotifications:
         """Give the bytes their permanent place, named by their digest; doing it twice is fine."""
         parts = [_UNSAFE.sub("_", part) for part in name.parts]
         if not any(part.startswith("dt=") for part in parts[:-1]):
-            parts.insert(0, f"dt={datetime.fromtimestamp(at, UTC).date()}")
+            parts.insert(0, f"dt={_day(at)}")
         stem, dot, suffix = parts[-1].rpartition(".")
         if not stem or len(suffix) > _SUFFIX:
             stem, dot, suffix = parts[-1], "", ""
@@ -191,9 +197,8 @@ class LocalNotifications:
             if file_digest(target) != digest:  # changed by a writer that kept the file open
                 target.unlink()
                 os.link(file, target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise PlatformFailed(key, str(error), "free space, then retry") from error
+        except OSError:
+            # Another device, or a file of another user (Linux protects those from hard links).
             partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
             _copy(file, partial)
             partial.replace(target)
@@ -205,6 +210,14 @@ class LocalNotifications:
         aside.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             taken.rename(aside)
+
+
+def _day(at: float) -> str:
+    """The UTC day of a file time; file systems allow times that no calendar has."""
+    try:
+        return datetime.fromtimestamp(at, UTC).date().isoformat()
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
 
 
 def _garbled(name: str) -> bool:

@@ -18,6 +18,7 @@ import psutil
 
 import ml_control
 
+STARTED_FOR = "ML_CONTROL_STARTED_FOR"  # marks what was started for a home
 TOLERANCE = 2.0  # seconds: the same start, told by different programs
 _POLL_SECONDS = 0.02
 
@@ -80,12 +81,17 @@ def spawn(
     return process.pid, started
 
 
-def python_environment(python: Path) -> dict[str, str]:
+def python_environment(python: Path, home: Path) -> dict[str, str]:
     """Our environment, made safe for a container's interpreter: ``ml_control`` can be imported,
     and the working folder, ``PYTHONPATH`` and an activated environment bring in nothing else.
+
+    The process is marked as started for ``home``, so that ``down`` knows it as its own.
     """
     dropped = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
+    environment[STARTED_FOR] = str(home)
+    # Threads that wait for their turn must not spin: cores are shared with whatever else runs.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment["PYTHONSAFEPATH"] = "1"
     environment["PYTHONUNBUFFERED"] = "1"
     if python == Path(sys.executable):

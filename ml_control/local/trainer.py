@@ -121,7 +121,10 @@ class LocalTrainer:
         write_json(folder / "request.json", {"digest": _request(job)})
         command = (python, "-m", "ml_control.local.algorithm", "--prefix", folder)
         pid, started = spawn(
-            command, folder / "log.txt", env=python_environment(python), cwd=folder
+            command,
+            folder / "log.txt",
+            env=python_environment(python, self._root.parent),
+            cwd=folder,
         )
         process = {"pid": pid, "started": started}
         write_json(folder / "process.json", process)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ml_control.core.records import Lease
-from ml_control.errors import Conflict, MlControlError, Retryable
+from ml_control.errors import Conflict, MlControlError
 from ml_control.ports import Check, Item, Put, Table, Tables
 
 _TABLE: Table = "control-ledger"
@@ -33,7 +33,7 @@ class Leases:
         item = self._tables.get(_TABLE, _pk(pipeline), stage)
         if item is not None:
             current = Lease.model_validate(item.body)
-            if current.expires_at > self._clock():
+            if self._live(current):
                 raise Conflict(
                     f"{pipeline} {stage}",
                     f"is being changed by {current.holder}",
@@ -85,12 +85,18 @@ class Leases:
         if item is None:
             return None
         lease = Lease.model_validate(item.body)
-        return lease if lease.expires_at > self._clock() else None
+        return lease if self._live(lease) else None
 
     def held(self, pipeline: str) -> list[Lease]:
-        """All live leases of a pipeline."""
-        leases = (Lease.model_validate(i.body) for i in self._tables.query(_TABLE, _pk(pipeline)))
-        return [lease for lease in leases if lease.expires_at > self._clock()]
+        """All live leases of a pipeline; what was given back is not read."""
+        items = self._tables.query_index(_TABLE, _index(pipeline))
+        leases = (Lease.model_validate(item.body) for item in items)
+        return [lease for lease in leases if self._live(lease)]
+
+    def _live(self, lease: Lease) -> bool:
+        """Not expired; one that expires impossibly late was taken before the clock was set back."""
+        now = self._clock()
+        return now < lease.expires_at <= now + 2 * self._seconds
 
     def fence(self, lease: Lease) -> Check:
         """The condition that a publishing transaction carries: the token is still ours."""
@@ -106,10 +112,10 @@ class Leases:
             while not done.wait(self._seconds / 3):
                 try:
                     self.renew(lease)
-                except Retryable:
-                    continue
+                except Conflict:
+                    return  # taken over: the fence refuses whatever we publish
                 except MlControlError:
-                    return  # lost: the fence refuses whatever we publish
+                    continue  # renewed late or taken over: the fence decides
 
         thread = threading.Thread(target=beat, name=f"lease {pipeline} {stage}", daemon=True)
         thread.start()
@@ -121,9 +127,14 @@ class Leases:
             self.release(lease)
 
     def _write(self, lease: Lease, *, expect: int) -> None:
-        item = Item(_pk(lease.pipeline), lease.stage, lease.to_json())
+        index = _index(lease.pipeline) if lease.expires_at else None
+        item = Item(_pk(lease.pipeline), lease.stage, lease.to_json(), index)
         self._tables.transact([Put(_TABLE, item, expect)])
 
 
 def _pk(pipeline: str) -> str:
     return f"lease#{pipeline}"
+
+
+def _index(pipeline: str) -> str:
+    return f"held#{pipeline}"

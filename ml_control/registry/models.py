@@ -84,10 +84,11 @@ class Models:
         item = self._tables.get(_LEDGER, f"training#{pipeline}", "state")
         return TrainingState.model_validate(item.body) if item else TrainingState(pipeline=pipeline)
 
-    def set_training(self, state: TrainingState) -> None:
-        """Record how the last training stands."""
+    def set_training(self, state: TrainingState, fence: Check | None = None) -> None:
+        """Record how the last training stands; with a fence, only while its lease is ours."""
         item = Item(f"training#{state.pipeline}", "state", state.to_json())
-        self._tables.transact([Put(_LEDGER, item, None)])
+        put = Put(_LEDGER, item, None)
+        self._tables.transact([fence, put] if fence else [put])
 
     def record_trial(self, pipeline: str, job: str, trial: Mapping[str, Any]) -> None:
         """Keep what a training job logged; the same job replaces its own record."""

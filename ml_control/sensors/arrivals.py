@@ -40,13 +40,14 @@ def arrivals_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
         running = in_flight(
             context.instance, platform, pipeline.name, {"raw", "processed"}, partitions
         )
+        room = platform.settings.max_runs - len(running.runs)
         requests = [
             dg.RunRequest(
                 run_key=item.run_key,
                 partition_key=item.partition,
                 tags={"ml_control/because": item.because, "ml_control/attempt": str(item.attempt)},
             )
-            for item in wanted(platform, pipeline, in_flight=running.partitions)
+            for item in wanted(platform, pipeline, in_flight=running.partitions, limit=room)
         ]
         said = f"{recorded} new objects recorded, {refused} refused"
         if not requests:

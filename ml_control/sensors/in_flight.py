@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -22,6 +23,7 @@ _OPEN = [
     DagsterRunStatus.CANCELING,
 ]
 STARTUP_SECONDS = 60.0
+LAUNCH_SECONDS = 300.0  # a run that has not reported its start, or its end after a cancel
 _ASSETS_OF_JOB = {"ingest": ("raw", "processed"), "train": ("model", "endpoint", "ab_config")}
 
 
@@ -42,21 +44,16 @@ def in_flight(
 ) -> InFlight:
     """Runs that touch any of these assets of the pipeline and are alive.
 
-    A run whose process was killed stays STARTED in Dagster for ever; it holds no lease, so after
-    a start-up allowance it is reported as failed and no longer counted.
+    A run whose process was killed keeps its status in Dagster for ever; it holds no lease, so
+    after an allowance it is reported as failed and no longer counted.
     """
     found = InFlight()
-    now = platform.registry.clock()
-    holders = {lease.holder for lease in platform.registry.leases.held(pipeline)}
     keys = {dg.AssetKey([pipeline, name]) for name in assets}
     for record in instance.get_run_records(RunsFilter(statuses=_OPEN)):
         run = record.dagster_run
         if not keys & _touched(run):
             continue
-        age = now - record.update_timestamp.timestamp()
-        started = run.status == DagsterRunStatus.STARTED
-        allowance = STARTUP_SECONDS + platform.settings.lease_seconds
-        if started and run.run_id not in holders and age > allowance:
+        if _gone(platform, pipeline, run, record.update_timestamp.timestamp()):
             instance.report_run_failed(
                 run, "Its process is gone: it holds no lease and reports nothing."
             )
@@ -70,6 +67,25 @@ def in_flight(
             between = dg.PartitionKeyRange(first, last)
             found.partitions.update(partitions.get_partition_keys_in_range(between))
     return found
+
+
+def _gone(platform: Platform, pipeline: str, run: dg.DagsterRun, updated: float) -> bool:
+    """Whether a run has said nothing for longer than it may, and holds no lease.
+
+    A run holds a lease through every step; between two steps it holds none for a moment, so it
+    counts as gone only when a second look finds none either.
+    """
+    if run.status == DagsterRunStatus.QUEUED:
+        return False  # the queue will start it
+    started = run.status == DagsterRunStatus.STARTED
+    allowance = STARTUP_SECONDS + platform.settings.lease_seconds if started else LAUNCH_SECONDS
+    if platform.registry.clock() - updated <= allowance:
+        return False
+    for wait in (0.0, 1.0):
+        time.sleep(wait)
+        if any(lease.holder == run.run_id for lease in platform.registry.leases.held(pipeline)):
+            return False
+    return True
 
 
 def _touched(run: dg.DagsterRun) -> frozenset[dg.AssetKey]:

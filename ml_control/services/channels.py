@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import errno
 import json
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ml_control.core.digests import digest_of
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Dataset
+from ml_control.errors import PlatformFailed
 from ml_control.platform import Platform
 from ml_control.services.dataset import load_processed, read_parquet
 
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from ml_control.core.features import FeatureSpec
 
 GOLDEN_ROWS = 24
+SPLITS = ("train", "validation", "test")
+HELD_OUT = ("validation", "test")
+RECORDS = "golden_records.json"
 
 
 @dataclass(frozen=True)
@@ -66,49 +73,76 @@ def frames(platform: Platform, dataset: Dataset) -> Iterator[pl.DataFrame]:
 def write_channels(
     platform: Platform, pipeline: Pipeline, dataset: Dataset, features: FeatureSpec
 ) -> Channels:
-    """Write the files, or take those that an earlier run finished for the same key."""
+    """Write the files, or take those that an earlier run finished for the same key.
+
+    They are written into a private folder that gets its name when it is whole: another run, even
+    one that was frozen here, can never change a file that a training job reads. Raises
+    ``PlatformFailed`` when the disk refuses.
+    """
+    key = digest_of([dataset.digest, features.digest, pipeline.transform_digest])[:20]
+    place = f"artifacts/{pipeline.name}/channels/{key}"
+    folder = platform.lake.local_path(f"{place}/{RECORDS}").parent
+    if not (folder / RECORDS).is_file():
+        private = folder.with_name(f".{key}.{secrets.token_hex(4)}")
+        try:
+            private.mkdir()
+            _write(private, platform, pipeline, dataset, features)
+            if not _renamed(private, folder) and not (folder / RECORDS).is_file():
+                raise OSError(f"{folder} is in the way")
+        except OSError as error:
+            raise PlatformFailed(
+                place, f"could not be written: {error}", "free space, then train again"
+            ) from error
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+    return Channels(folder, json.loads((folder / RECORDS).read_text("utf-8")))
+
+
+def _renamed(private: Path, folder: Path) -> bool:
+    """Give the whole folder its name; False when another run's is there already."""
+    try:
+        private.rename(folder)  # replaces an empty folder, and no other
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _write(
+    folder: Path, platform: Platform, pipeline: Pipeline, dataset: Dataset, features: FeatureSpec
+) -> None:
+    """Stream the published rows, one file at a time, into the channel files."""
     import numpy as np
 
     from ml_control.core.features import csv_lines, csv_row
 
-    key = digest_of([dataset.digest, features.digest, pipeline.transform_digest])[:20]
-    folder = platform.lake.local_path(f"artifacts/{pipeline.name}/channels/{key}/done.json").parent
-    done = folder / "done.json"
-    if done.is_file():
-        return Channels(folder, json.loads(done.read_text("utf-8")))
-
-    outputs = {name: io.BytesIO() for name in ("train", "validation", "test")}
-    bare = {name: io.BytesIO() for name in ("validation", "test")}
-    targets: dict[str, list[np.ndarray]] = {"validation": [], "test": []}
+    targets: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
     records: list[dict[str, Any]] = []
-    for frame in frames(platform, dataset):
-        for split, output in outputs.items():
-            part = frame.filter(frame["split"] == split)
-            if part.height == 0:
-                continue
-            matrix = features.encode_frame(part)
-            target = features.encode_target(part[pipeline.spec.columns.target])
-            output.writelines(csv_lines(np.column_stack([target, matrix])))
-            if split in bare:
-                bare[split].writelines(csv_lines(matrix))
-                targets[split].append(target)
-            if split == "train" and len(records) < GOLDEN_ROWS:
-                records += _records(part.head(GOLDEN_ROWS - len(records)), features)
-    records += synthetic(features)
-    golden = "\n".join(csv_row(features.encode_record(record)) for record in records) + "\n"
-
-    for name, output in outputs.items():
-        (folder / f"{name}.csv").write_bytes(output.getvalue())
-    for name, output in bare.items():
-        (folder / f"{name}_features.csv").write_bytes(output.getvalue())
-        kept = targets[name]
+    with ExitStack() as stack:
+        labelled = {n: stack.enter_context((folder / f"{n}.csv").open("wb")) for n in SPLITS}
+        bare = {n: stack.enter_context((folder / f"{n}_features.csv").open("wb")) for n in HELD_OUT}
+        for frame in frames(platform, dataset):
+            for split in SPLITS:
+                part = frame.filter(frame["split"] == split)
+                if part.height == 0:
+                    continue
+                matrix = features.encode_frame(part)
+                target = features.encode_target(part[pipeline.spec.columns.target])
+                labelled[split].writelines(csv_lines(np.column_stack([target, matrix])))
+                if split in bare:
+                    bare[split].writelines(csv_lines(matrix))
+                    targets[split].append(target)
+                elif len(records) < GOLDEN_ROWS:
+                    records += _records(part.head(GOLDEN_ROWS - len(records)), features)
+    for name in HELD_OUT:
         empty = np.zeros(0, dtype=np.float32)
-        np.save(folder / f"{name}_target.npy", np.concatenate(kept) if kept else empty)
-    (folder / "golden_features.csv").write_text(golden, "utf-8")
-    partial = folder / "done.json.partial"
-    partial.write_text(json.dumps(records), "utf-8")
-    partial.replace(done)
-    return Channels(folder, records)
+        kept = np.concatenate(targets[name]) if targets[name] else empty
+        np.save(folder / f"{name}_target.npy", kept)
+    records += synthetic(features)
+    rows = "".join(f"{csv_row(features.encode_record(record))}\n" for record in records)
+    (folder / "golden_features.csv").write_text(rows, "utf-8")
+    (folder / RECORDS).write_text(json.dumps(records), "utf-8")
 
 
 def write_test_features(

@@ -74,9 +74,9 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
         for key, item in objects.items():
             if key not in rows:
                 rows[key] = read_object(lake, pipeline, item)
-        current = {item.version: item.key for item in objects.values()}
+        current = {(item.key, item.version) for item in objects.values()}
         for event in claim:
-            if outcomes[event.id][0] == "done" and current.get(event.version) != event.key:
+            if outcomes[event.id][0] == "done" and (event.key, event.version) not in current:
                 outcomes[event.id] = ("superseded", "a newer version of the object was taken")
         manifest = RawManifest(
             pipeline=pipeline.name,
@@ -99,14 +99,15 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
             registry.leases.fence(lease),
         )
         registry.ledger.settle(claim, lambda event: outcomes[event.id])
-    frame = concat([rows[item.key] for item in manifest.objects], pipeline)
+        frame = concat([rows[item.key] for item in manifest.objects], pipeline)
+        checks = _raw_checks(pipeline, frame, quarantined)
     return Admitted(
         manifest=manifest,
         path=path,
         claimed=len(claim.events),
         quarantined=quarantined,
         superseded=sum(state == "superseded" for state, _ in outcomes.values()),
-        checks=_raw_checks(pipeline, frame, quarantined),
+        checks=checks,
     )
 
 
@@ -121,7 +122,9 @@ def _consider(
     """Put one event's object among the partition's, or say why not."""
     known = objects.get(event.key)
     if known is not None and known.version == event.version:
-        return "done", None  # a run died between publishing the manifest and acknowledging
+        # Put again, or a run died between publishing the manifest and acknowledging.
+        objects[event.key] = known.model_copy(update={"seq": max(known.seq, event.seq)})
+        return "done", None
     if known is not None and known.seq > event.seq:
         return "superseded", "a newer version of the object was taken"
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import VARIANTS, Rollout, Variant
-from ml_control.errors import NotProven, PlatformFailed
+from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
 from ml_control.services.gatekeeper import Proven, require_once_proven, require_proven
@@ -47,14 +47,9 @@ def deploy(
         holder = _variant_of(rollout, version)
         variant = holder or _idle(rollout)
         name = endpoint_name(pipeline, variant)
-        if holder is not None:
-            state = platform.endpoints.ensure(name, version, START_SECONDS)
-            say(f"variant {variant} has this model already")
-        else:
-            say(f"starting variant {variant} with model {version[:12]}")
-            state = platform.endpoints.deploy(
-                name, proven.archive, version, proven.model.container, START_SECONDS
-            )
+        has = "has this model already" if holder else f"starts with model {version[:12]}"
+        say(f"variant {variant} {has}")
+        state = _serve(platform, name, proven)
         rows = answer_golden(platform, name, proven)
         say(f"{state.url} answered {rows} golden records as in training")
         if holder is None:
@@ -104,7 +99,7 @@ def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout
                 f"materialise {pipeline.name}/endpoint first",
             )
         name = endpoint_name(pipeline, variant)
-        platform.endpoints.ensure(name, version, START_SECONDS)
+        _serve(platform, name, proven)
         answer_golden(platform, name, proven)
         after = rollout.model_copy(
             update={
@@ -126,43 +121,50 @@ def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout
 
 
 def ensure_serving(platform: Platform, pipeline: Pipeline) -> dict[str, EndpointState]:
-    """Bring back every variant that the Rollout names, from bytes with a passing verdict.
+    """Bring back every variant that the Rollout names, the live one first.
 
-    A variant whose bytes are no longer proven stays down; if it is the live one, its
-    ``NotProven`` is raised after the other was tried.
+    Only bytes with a passing verdict come back. While a run deploys, nothing is touched. What
+    keeps one variant down does not keep the other: the live one's error is raised at the end.
     """
     rollout = platform.registry.rollouts.get(pipeline.name)
     states: dict[str, EndpointState] = {}
-    refused: NotProven | None = None
-    for variant, entry in sorted(rollout.variants.items()):
+    refused: MlControlError | None = None
+    for variant in sorted(rollout.variants, key=lambda name: name != rollout.live):
         name = endpoint_name(pipeline, variant)
         state = platform.endpoints.describe(name)
-        serves = state.state == "InService" and state.model_version == entry.model_version
-        deploying = platform.registry.leases.holder(pipeline.name, STAGE) is not None
-        if serves or (deploying and variant != rollout.live):
-            states[variant] = state  # a deploy works on the idle variant: it is not ours to touch
-            continue
-        try:
-            proven = require_once_proven(platform, pipeline, entry.model_version)
-            states[variant] = _bring_back(platform, name, proven)
-        except NotProven as error:
-            states[variant] = EndpointState(name, "Failed", reason=str(error))
-            refused = error if variant == rollout.live else refused
+        wanted = rollout.variants[variant].model_version
+        if state.state != "InService" or state.model_version != wanted:
+            try:
+                state = _bring_back(platform, pipeline, variant)
+            except Conflict:
+                pass  # a run is deploying; it leaves the endpoints as the Rollout says
+            except MlControlError as error:
+                state = EndpointState(name, "Failed", reason=str(error))
+                refused = error if variant == rollout.live else refused
+        states[variant] = state
     if refused is not None:
         raise refused
     return states
 
 
-def _bring_back(platform: Platform, name: str, proven: Proven) -> EndpointState:
-    version = proven.model.version
-    if platform.endpoints.describe(name).model_version != version:
-        state = platform.endpoints.deploy(
-            name, proven.archive, version, proven.model.container, START_SECONDS
-        )
-    else:
-        state = platform.endpoints.ensure(name, version, START_SECONDS)
-    answer_golden(platform, name, proven)
-    return state
+def _bring_back(platform: Platform, pipeline: Pipeline, variant: str) -> EndpointState:
+    """Serve what the Rollout names for a variant, read again under the deployer's lease."""
+    registry = platform.registry
+    name = endpoint_name(pipeline, variant)
+    with registry.leases.hold(pipeline.name, STAGE, f"keeper of {name}"):
+        entry = registry.rollouts.get(pipeline.name).variants[variant]
+        proven = require_once_proven(platform, pipeline, entry.model_version)
+        state = _serve(platform, name, proven)
+        answer_golden(platform, name, proven)
+        return state
+
+
+def _serve(platform: Platform, name: str, proven: Proven) -> EndpointState:
+    """Serve these bytes under this name; if they are serving already, nothing changes."""
+    model = proven.model
+    return platform.endpoints.deploy(
+        name, proven.archive, model.version, model.container, START_SECONDS
+    )
 
 
 def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
@@ -192,8 +194,13 @@ def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
 
 
 def parse_predictions(body: bytes) -> list[list[float]]:
-    """The values of a CSV answer, a list per row."""
-    return [[float(cell) for cell in line.split(",")] for line in body.decode().split()]
+    """The values of a CSV answer, a list per row. Raises ``PlatformFailed`` for another form."""
+    try:
+        return [[float(cell) for cell in line.split(",")] for line in body.decode().split()]
+    except ValueError as error:
+        raise PlatformFailed(
+            "endpoint", f"answered no numbers: {body[:200]!r}", "see the server's log"
+        ) from error
 
 
 def first_difference(expected: list[list[float]], answers: list[list[float]]) -> int | None:

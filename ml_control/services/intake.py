@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ml_control.core.digests import canonical
-from ml_control.core.partitions import is_future, place
+from ml_control.core.partitions import is_future, is_known, place
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import Event, Request
+from ml_control.core.records import Event, PartitionState, Request
 from ml_control.errors import BadObject, Conflict
 from ml_control.platform import Platform
 from ml_control.ports import Notice
@@ -32,6 +34,14 @@ class Wanted:
     partition: str
     run_key: str
     attempt: int
+    because: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do in a partition: its name, by which attempts are counted, and why."""
+
+    key: str
     because: str
 
 
@@ -77,11 +87,16 @@ def ingest_files(
             named.append((f"{label}{file.name}", file))
         else:
             raise BadObject(str(file), "there is no such file", "name existing files or folders")
-    notices = [
-        platform.notifications.admit(
-            pipeline.name, f"dt={partition}/{name}" if partition else _dated(name, file), file
+    keys = [f"dt={partition}/{name}" if partition else _dated(name, file) for name, file in named]
+    if twice := sorted(key for key, count in Counter(keys).items() if count > 1):
+        raise BadObject(
+            twice[0],
+            "two of the files would get this name, and one would replace the other",
+            "put them into dt=<day>/ folders, or rename one",
         )
-        for name, file in named
+    notices = [
+        platform.notifications.admit(pipeline.name, key, file)
+        for key, (_, file) in zip(keys, named, strict=True)
     ]
     events = [_event(pipeline, notice) for notice in notices]
     recorded = platform.registry.ledger.record(pipeline.name, events, [True] * len(events))
@@ -152,57 +167,71 @@ def quarantine(
     return key
 
 
-def wanted(platform: Platform, pipeline: Pipeline, *, in_flight: set[str]) -> list[Wanted]:
-    """The partitions that need a run and have none, oldest first.
+def wanted(
+    platform: Platform, pipeline: Pipeline, *, in_flight: set[str], limit: int
+) -> list[Wanted]:
+    """Up to ``limit`` partitions that need a run and have none, oldest first.
 
     Level-based: it looks at what is true now (open events, raw content not yet published or
     refused), so a lost tick, a crashed run or a wiped run history is made good by the next call.
     Each request is written down before it is returned; a partition whose runs keep dying is
     tried again with doubled waits and parked after ``max_attempts``.
     """
-    registry, settings = platform.registry, platform.settings
+    registry = platform.registry
     now = registry.clock()
-    generation = _work(platform, pipeline)
+    work = _work(platform, pipeline)
     found: list[Wanted] = []
-    for partition in sorted(generation):
-        if partition in in_flight:
+    for partition, what in sorted(work.items()):
+        if len(found) >= limit:
+            break
+        busy = registry.leases.holder(pipeline.name, stage_of(partition)) is not None
+        if partition in in_flight or busy:
             continue
-        if registry.leases.holder(pipeline.name, stage_of(partition)) is not None:
+        if not is_known(partition, pipeline.spec.source.partition):
+            park(platform, pipeline, partition, "the pipeline file has no such partition any more")
             continue
         last = registry.partitions.get(pipeline.name, partition).request
-        work = f"{partition}:{generation[partition]}"
-        same = last is not None and last.key == work
-        attempt = last.attempt + 1 if last is not None and same else 1
-        if last is not None and same:
-            if now < last.at + settings.retry_seconds * 2 ** (last.attempt - 1):
-                continue
-            if attempt > settings.max_attempts:
-                park(platform, pipeline, partition, last.attempt)
-                continue
-        request = Request(key=work, attempt=attempt, at=now)
-        registry.partitions.update(
-            pipeline.name,
-            partition,
-            lambda state, request=request: state.model_copy(update={"request": request}),  # type: ignore[misc]
-        )
-        new = generation[partition].startswith("e")
-        because = "new objects" if new else "raw content not yet processed"
+        attempt = last.attempt + 1 if last is not None and last.key == what.key else 1
+        if _used_up(platform, last, what):
+            park(platform, pipeline, partition, f"{attempt - 1} runs ended without taking it in")
+            continue
+        if attempt > 1 and last is not None and not _due(platform, last, now):
+            continue
+        request = Request(key=what.key, attempt=attempt, at=now)
+        registry.partitions.update(pipeline.name, partition, _asked(request))
         again = f", attempt {attempt}" if attempt > 1 else ""
-        found.append(Wanted(partition, f"{work}:{attempt}", attempt, because + again))
+        found.append(Wanted(partition, f"{what.key}:{attempt}", attempt, what.because + again))
     return found
 
 
-def _work(platform: Platform, pipeline: Pipeline) -> dict[str, str]:
-    """Partitions with something to do, each with the name of what there is to do."""
+def _asked(request: Request) -> Callable[[PartitionState], PartitionState]:
+    return lambda state: state.model_copy(update={"request": request})
+
+
+def _due(platform: Platform, last: Request, now: float) -> bool:
+    """Whether the wait is over; a request from the future means that the clock was set back."""
+    wait = platform.settings.retry_seconds * 2 ** (last.attempt - 1)
+    return now >= last.at + wait or last.at > now
+
+
+def _used_up(platform: Platform, last: Request | None, what: Work) -> bool:
+    used = last is not None and last.key == what.key
+    return used and last is not None and last.attempt >= platform.settings.max_attempts
+
+
+def _work(platform: Platform, pipeline: Pipeline) -> dict[str, Work]:
+    """Partitions whose day has come, with what there is to do in each."""
     registry, by = platform.registry, pipeline.spec.source.partition.by
     newest: dict[str, int] = {}
     for event in registry.ledger.open_events(pipeline.name):
         newest[event.partition] = max(newest.get(event.partition, 0), event.seq)
-    work = {partition: f"e{seq}" for partition, seq in newest.items()}
+    work = {key: Work(f"{key}:e{seq}", "new objects") for key, seq in newest.items()}
     for state in registry.partitions.stale(pipeline.name):
-        work.setdefault(state.partition, f"r{state.raw.digest[:12] if state.raw else ''}")
+        digest = state.raw.digest[:12] if state.raw else ""
+        what = Work(f"{state.partition}:r{digest}", "raw content not yet processed")
+        work.setdefault(state.partition, what)
     now = registry.clock()
-    return {key: name for key, name in work.items() if not is_future(key, by, now)}
+    return {key: what for key, what in work.items() if not is_future(key, by, now)}
 
 
 def partitions_with_work(platform: Platform, pipeline: Pipeline) -> set[str]:
@@ -210,11 +239,35 @@ def partitions_with_work(platform: Platform, pipeline: Pipeline) -> set[str]:
     return set(_work(platform, pipeline))
 
 
-def park(platform: Platform, pipeline: Pipeline, partition: str, attempts: int) -> int:
-    """Park a partition's open events after too many failed runs; ``replay`` takes them again."""
+def given_up(platform: Platform, pipeline: Pipeline) -> set[str]:
+    """Partitions whose attempts are used up: a person looks, then ``replay`` tries again."""
+    return {
+        partition
+        for partition, what in _work(platform, pipeline).items()
+        if not is_known(partition, pipeline.spec.source.partition)
+        or _used_up(
+            platform, platform.registry.partitions.get(pipeline.name, partition).request, what
+        )
+    }
+
+
+def park(platform: Platform, pipeline: Pipeline, partition: str, reason: str) -> int:
+    """Park a partition's open events; ``replay`` takes them again."""
     ledger = platform.registry.ledger
-    events = list(ledger.open_events(pipeline.name, partition))
-    return ledger.move(events, "parked", f"{attempts} runs ended without taking it in")
+    return ledger.move(list(ledger.open_events(pipeline.name, partition)), "parked", reason)
+
+
+def replay(platform: Platform, pipeline: Pipeline, partition: str | None = None) -> set[str]:
+    """Make parked events pending and forget used-up attempts; gives the partitions touched."""
+    registry = platform.registry
+    parked = list(registry.ledger.events(pipeline.name, partition, "parked"))
+    registry.ledger.move(parked, "pending", None)
+    touched = {event.partition for event in parked} | given_up(platform, pipeline)
+    for key in touched if partition is None else touched & {partition}:
+        registry.partitions.update(
+            pipeline.name, key, lambda state: state.model_copy(update={"request": None})
+        )
+    return touched
 
 
 def stage_of(partition: str) -> str:

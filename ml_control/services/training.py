@@ -15,7 +15,7 @@ from ml_control.core.containers import container
 from ml_control.core.digests import canonical, digest_of, sha256
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Dataset, Lease, ModelVersion, TrainingState, Verdict
-from ml_control.errors import NotProven
+from ml_control.errors import BadObject, MlControlError, NotProven
 from ml_control.platform import Platform
 from ml_control.ports import Round, TrainingJob, TrainingResult
 from ml_control.services.audit import quality_digest
@@ -26,7 +26,7 @@ from ml_control.services.channels import (
     write_channels,
     write_test_features,
 )
-from ml_control.services.selection import Selection, select
+from ml_control.services.selection import Selection, published_digest, select
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,19 +60,20 @@ def train(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Trained
     """
     registry = platform.registry
     with registry.leases.hold(pipeline.name, STAGE, run) as lease:
+        fence = registry.leases.fence(lease)
         before = registry.models.training(pipeline.name)
-        selection = select(platform, pipeline)
-        digest = selection.dataset.digest
+        digest = published_digest(platform, pipeline)
         attempt = max(before.attempt, 1) if before.dataset == digest else 1
         state = TrainingState(
             pipeline=pipeline.name, dataset=digest, attempt=attempt, run=run, at=registry.clock()
         )
         try:
+            selection = select(platform, pipeline)
             trained = _train(platform, pipeline, selection, lease, run, say)
         except BaseException as error:
-            registry.models.set_training(
-                state.model_copy(update={"outcome": "failed", "reason": str(error)[:1000]})
-            )
+            failed = state.model_copy(update={"outcome": "failed", "reason": str(error)[:1000]})
+            with suppress(MlControlError):  # lost to a successor: its state is the true one
+                registry.models.set_training(failed, fence)
             raise
         verdict = trained.verdict
         outcome = "passed" if verdict.passed else "refused"
@@ -86,7 +87,7 @@ def train(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Trained
             details={"verdict": verdict.key, "dataset": digest, "metrics": verdict.metrics},
         )
         registry.models.set_training(
-            state.model_copy(update={"outcome": outcome, "reason": because})
+            state.model_copy(update={"outcome": outcome, "reason": because}), fence
         )
         return trained
 
@@ -259,7 +260,7 @@ def gather(
     golden = json.loads(lake.get(f"{model.prefix}/{GOLDEN}"))
     encoded = [csv_row(features.encode_record(record)) for record in golden["records"]]
     observed: dict[str, np.ndarray] = {}
-    champion_predictions = None
+    champion_predictions, champion_problem = None, ""
     with tempfile.TemporaryDirectory(prefix="ml-control-proof-") as folder:
         rows = Path(folder) / "golden.csv"
         rows.write_text("\n".join(golden["rows"]) + "\n", "utf-8")
@@ -271,8 +272,8 @@ def gather(
             }
             observed = replay(inspection.model, box, inputs).predictions
         if champion is not None and champion != model.version:
-            champion_predictions = _champion(
-                platform, pipeline, selection.dataset, champion, Path(folder)
+            champion_predictions, champion_problem = _champion(
+                platform, pipeline, selection.dataset, champion, features.labels, Path(folder)
             )
         elif champion == model.version:
             champion_predictions = observed.get("test")
@@ -311,6 +312,7 @@ def gather(
         y_test=channels.target("test"),
         predictions_test=observed.get("test"),
         champion_predictions_test=champion_predictions,
+        champion_problem=champion_problem,
         task=pipeline.spec.columns.task,
         labels=features.labels,
     )
@@ -322,9 +324,14 @@ def _by_row(predictions: np.ndarray | None) -> np.ndarray | None:
 
 
 def _champion(
-    platform: Platform, pipeline: Pipeline, dataset: Dataset, champion: str, folder: Path
-) -> np.ndarray | None:
-    """The serving model's predictions on the same test rows, through its own FeatureSpec."""
+    platform: Platform,
+    pipeline: Pipeline,
+    dataset: Dataset,
+    champion: str,
+    labels: tuple[str, ...],
+    folder: Path,
+) -> tuple[np.ndarray | None, str]:
+    """The serving model's predictions on the same test rows, or why it cannot be compared."""
     from ml_control.core.artifact import unpack
     from ml_control.core.features import FeatureSpec
     from ml_control.services.proving import replay
@@ -332,10 +339,16 @@ def _champion(
     model = platform.registry.models.get(pipeline.name, champion)
     lake, box = platform.lake, container(model.container)
     features = FeatureSpec.model_validate_json(lake.get(f"{model.prefix}/{FEATURES}"))
+    if features.labels != labels:
+        return None, f"it answers for labels {features.labels}, the candidate for {labels}"
     rows = folder / "champion.csv"
-    write_test_features(platform, dataset, features, rows)
-    archive = lake.verified(f"{model.prefix}/{ARCHIVE}", model.files[ARCHIVE])
-    return replay(unpack(archive, box), box, {"test": rows}).predictions["test"]
+    try:
+        write_test_features(platform, dataset, features, rows)
+        archive = lake.verified(f"{model.prefix}/{ARCHIVE}", model.files[ARCHIVE])
+        predictions = replay(unpack(archive, box), box, {"test": rows}).predictions["test"]
+    except (BadObject, NotProven) as error:
+        return None, f"it cannot predict the test rows: {error.object}: {error.reason}"
+    return predictions, ""
 
 
 def _report(

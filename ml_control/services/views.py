@@ -8,6 +8,7 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Decision, ModelVersion, Verdict
 from ml_control.platform import Platform
 from ml_control.services.deployment import endpoint_name
+from ml_control.services.intake import given_up
 from ml_control.services.retraining import observe_and_decide
 
 
@@ -30,6 +31,7 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
         "partitions": {
             "published": sum(state.processed is not None for state in partitions),
             "refused": sorted(state.partition for state in partitions if state.refused),
+            "given_up": sorted(given_up(platform, pipeline)),
         },
         "retrain": {
             "decision": "train" if decision.train else "wait",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -280,6 +281,7 @@ def test_a_full_disk_loses_nothing(place, one, monkeypatch):
     place.put("a.csv")
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", full)
+        patch.setattr(shutil, "copyfile", full)
         with pytest.raises(PlatformFailed, match="No space left"):
             take(one)
 
@@ -341,3 +343,37 @@ def test_one_process_takes_files_in(place, one):
         pass
     with one.exclusive(P):
         pass
+
+
+def test_a_protected_file_is_copied_instead_of_linked(place, one, monkeypatch):
+    """Where the system forbids a hard link, as for another user's file, the bytes are copied."""
+
+    def forbidden(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    place.put("a.csv")
+    place.put("b.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", forbidden)
+        notices = take(one)
+
+    assert ["a.csv", "b.csv"] == sorted(names(notices))
+    assert all(place.lake.exists(notice.path) for notice in notices)
+
+
+def test_a_file_that_cannot_be_taken_does_not_stop_the_others(place, one, monkeypatch):
+    """A file in a folder that is not ours to change waits; its neighbours are taken."""
+    rename = Path.rename
+
+    def guarded(self, target):
+        if self.name == "a.csv":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(self, target)
+
+    place.put("a.csv")
+    place.put("b.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", guarded)
+        assert ["b.csv"] == names(take(one))
+
+    assert "a.csv" in names(take(one))

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_control.core.partitions import first_key, is_future, moment_of, partition_key, place
+from ml_control.core.partitions import (
+    first_key,
+    is_future,
+    is_known,
+    moment_of,
+    partition_key,
+    place,
+)
 from ml_control.errors import BadObject
 from ml_control.resources.naming import partitions_of
 from ml_control.spec import Partitioning
@@ -108,3 +115,31 @@ def test_an_object_waits_until_its_partition_begins(by, key):
     assert is_future(following, by, now)
     assert is_future(following, by, now + after - 1)
     assert not is_future(following, by, now + after)
+
+
+def test_a_time_that_no_calendar_has_is_refused():
+    """A file dated after the year 9999 is quarantined, unless its folder names the day."""
+    cadence = Partitioning.model_validate({"by": "day", "start": "2026-01-01"})
+
+    with pytest.raises(BadObject, match="is no date"):
+        place("p/a.csv", 3e11, cadence)
+    assert "2026-03-04" == place("p/dt=2026-03-04/a.csv", 3e11, cadence)
+
+
+@pytest.mark.parametrize(
+    ("key", "by", "known"),
+    [
+        ("2026-03-04", "day", True),
+        ("2025-12-31", "day", False),
+        ("2026-03-04", "month", False),
+        ("2026-03-01", "month", True),
+        ("2026-03-04", "week", False),
+        ("2026-03-01", "week", True),
+        ("2026-03-04-10:00", "hour", True),
+        ("2026-03-04-10:00", "day", False),
+        ("unplaced", "day", False),
+    ],
+)
+def test_keys_of_another_cadence_are_not_known(key, by, known):
+    """After the pipeline file changed, keys that Dagster would not know are told apart."""
+    assert known == is_known(key, Partitioning.model_validate({"by": by, "start": "2026-01-01"}))

@@ -14,6 +14,7 @@ CALM = {
     "waiting": 0,
     "training": False,
     "backfilling": False,
+    "undeployed": False,
     "now": NOW,
 }
 
@@ -38,6 +39,11 @@ TABLE = [
     ("newer data", {"dataset": "d0", "outcome": "passed"}, {}, True, "new data was published"),
     ("newer data after halting", {"dataset": "d0", "attempt": 9}, {}, True, "new data"),
     ("passed", tried(1, "passed"), {}, False, "was trained on: passed"),
+    ("passed, run died", tried(1, "passed"), {"undeployed": True}, True, "not deployed yet"),
+    ("passed, just now", tried(1, "passed", ago=9), {"undeployed": True}, False, "waiting"),
+    ("never deploys", tried(3, "passed"), {"undeployed": True}, False, "could not be deployed"),
+    ("refused, old one", tried(1, "refused"), {"undeployed": True}, False, "refused"),
+    ("clock set back", tried(1, ago=-1e5), {}, True, "attempt 2"),
     ("refused by a gate", tried(1, "refused"), {}, False, "was trained on: refused"),
     ("just asked for", tried(1, "requested", ago=59.9), {}, False, "waiting"),
     ("vanished", tried(1, "requested", ago=60), {}, True, "attempt 2"),
@@ -94,6 +100,7 @@ observations = st.builds(
     waiting=st.integers(0, 2),
     training=st.booleans(),
     backfilling=st.booleans(),
+    undeployed=st.booleans(),
     now=st.floats(0, 2 * NOW),
 )
 
@@ -112,9 +119,11 @@ def test_whatever_is_true_these_hold(state, seen, automatic, most):
         assert seen.published is not None
         assert 1 <= decision.attempt <= most
         if state.dataset == seen.published:
-            assert state.outcome not in ("passed", "refused")
+            assert state.outcome != "refused"
+            assert state.outcome != "passed" or seen.undeployed
             assert state.attempt + 1 == decision.attempt
-            assert seen.now - state.at >= GRACE_SECONDS * 2 ** (state.attempt - 1)
+            waited = seen.now - state.at
+            assert waited < 0 or waited >= GRACE_SECONDS * 2 ** (state.attempt - 1)
 
 
 steps = st.lists(
@@ -148,7 +157,15 @@ def test_any_history_trains_once_for_each_answer(steps, most):
                 state = state.model_copy(update={"outcome": value})
             without_answer += value in ("failed", "vanished")
             running = None
-        seen = Observation(published, 0, int(busy), running is not None, False, now)
+        seen = Observation(
+            published,
+            0,
+            int(busy),
+            running is not None,
+            backfilling=False,
+            undeployed=False,
+            now=now,
+        )
         decision = decide(state, seen, automatic=True, max_attempts=most)
         if not decision.train:
             continue

@@ -139,6 +139,7 @@ class Home:
             "ML_CONTROL_PIPELINES": str(self.pipelines),
             "ML_CONTROL_LEASE_SECONDS": "1",
             "ML_CONTROL_RETRY_SECONDS": "0",
+            "OMP_THREAD_LIMIT": "1",  # trainings of a few hundred rows only wait for each other
         }
 
     def copy(self, folder):

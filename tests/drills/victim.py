@@ -82,7 +82,7 @@ def do(platform, pipeline, run, name, *arguments):
         taken = intake.take_in(platform, pipeline, settle=0.0)
         return [taken.seen, taken.recorded, taken.refused]
     if name == "wanted":
-        found = intake.wanted(platform, pipeline, in_flight=set())
+        found = intake.wanted(platform, pipeline, in_flight=set(), limit=10)
         return [[item.partition, item.attempt] for item in found]
     if name == "ingest":
         registry = platform.registry
