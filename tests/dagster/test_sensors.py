@@ -279,7 +279,7 @@ def test_training_is_asked_for_once_for_each_dataset(retraining):
     state = retraining.home.platform.registry.models.training("tumours")
     assert ("requested", 1) == (state.outcome, state.attempt)
     assert state.dataset.startswith(request.tags["ml_control/dataset"])
-    assert ([], "not now, because attempt 1 gave no verdict; waiting") == (again, reason)
+    assert ([], "not now, because attempt 1 did not end well; waiting") == (again, reason)
 
 
 def test_training_waits_while_data_comes_in(retraining):
@@ -320,6 +320,7 @@ def test_one_training_at_a_time(retraining):
 def test_data_that_was_trained_on_is_not_trained_on_again(fast, trained, instance):
     """After a verdict, the same data asks for nothing; new data does."""
     sensors = Sensors(trained, instance)
+    promote_candidate(trained)
     before = sensors.tick("retraining")
     trained.land(LAST)
     trained.publish(LAST)
@@ -327,6 +328,44 @@ def test_data_that_was_trained_on_is_not_trained_on_again(fast, trained, instanc
 
     assert ([], "not now, because this data was trained on: passed") == before
     assert 1 == len(after)
+
+
+def promote_candidate(home):
+    """Write the Rollout that a deployment of the candidate ends with."""
+    registry = home.platform.registry
+    version = registry.models.candidate("tumours").version
+    before = registry.rollouts.get("tumours")
+    with registry.leases.hold("tumours", "deploy", "by hand") as lease:
+        registry.rollouts.write(
+            before,
+            before.model_copy(update={"champion": version}),
+            registry.leases.fence(lease),
+            action="promoted",
+            because="a test",
+            actor="by hand",
+        )
+
+
+def test_a_proven_model_that_was_not_deployed_is_taken_up_again(
+    fast, trained, instance, monkeypatch
+):
+    """A run that died between verdict and traffic is asked for again, a few times and no more."""
+    sensors = Sensors(trained, instance)
+    registry = trained.platform.registry
+    began = registry.models.training("tumours").at
+    early = sensors.tick("retraining")
+    monkeypatch.setattr(registry, "clock", lambda: began + 3600)
+    (request,), _ = sensors.tick("retraining")
+    registry.models.set_training(
+        registry.models.training("tumours").model_copy(update={"attempt": 3, "outcome": "passed"})
+    )
+    monkeypatch.setattr(registry, "clock", lambda: began + 36000)
+    late = sensors.tick("retraining")
+
+    assert ([], "not now, because attempt 1 did not end well; waiting") == early
+    assert "attempt 2: the proven model is not deployed yet" == request.tags["ml_control/because"]
+    words = "halted after 3 failed attempts: the proven model could not be deployed"
+    assert ([], f"not now, because {words}") == late
 
 
 def test_a_training_that_keeps_failing_is_halted_with_its_reason(retraining, monkeypatch):
