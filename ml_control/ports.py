@@ -94,7 +94,8 @@ class Tables(Protocol):
 class Notice:
     """A source's word that an object version exists. ``handle`` is what acknowledging needs.
 
-    ``fresh``: certainly a new put, so that putting an older content again makes it current.
+    ``fresh``: certainly a new put, so that putting an older content again makes it current;
+    unless the ledger recorded this version after ``taken_at``, for then it is word of that put.
     """
 
     bucket: str
@@ -106,6 +107,7 @@ class Notice:
     handle: str
     refused: str = ""  # why it cannot be admitted at all, if so
     fresh: bool = False
+    taken_at: float = 0.0
 
 
 class Notifications(Protocol):

@@ -177,7 +177,15 @@ class LocalNotifications:
             )
         path = self._link(taken, pipeline, name, digest, info.st_mtime)
         return Notice(
-            BUCKET, key, digest, info.st_size, path, info.st_mtime, str(taken), fresh=True
+            BUCKET,
+            key,
+            digest,
+            info.st_size,
+            path,
+            info.st_mtime,
+            str(taken),
+            fresh=True,
+            taken_at=_taken_at(taken, relative),
         )
 
     def _link(self, file: Path, pipeline: str, name: PurePosixPath, digest: str, at: float) -> str:
@@ -210,6 +218,12 @@ class LocalNotifications:
         aside.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             taken.rename(aside)
+
+
+def _taken_at(taken: Path, relative: Path) -> float:
+    """When a file was taken: its batch's folder is named by that time, in nanoseconds."""
+    batch = taken.parents[len(relative.parts) - 1].name
+    return int(batch.partition("-")[0]) / 1e9
 
 
 def _day(at: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from ml_control.core.records import EVENT_STATES, Event, EventState
 from ml_control.errors import Conflict
@@ -36,11 +37,18 @@ class Ledger:
         self._tables = tables
         self._clock = clock
 
-    def record(self, pipeline: str, events: Sequence[Event], fresh: Sequence[bool]) -> int:
+    def record(
+        self,
+        pipeline: str,
+        events: Sequence[Event],
+        fresh: Sequence[bool],
+        taken_at: Sequence[float] | None = None,
+    ) -> int:
         """Record events durably; gives how many are new. Recording one twice changes nothing.
 
         ``fresh[i]`` says that event i is certainly a new put, not word of an old one: then a
-        version that was already recorded but is no longer current becomes pending again.
+        version that was already recorded but is no longer current becomes pending again. Where
+        ``taken_at`` says when the put was taken, a version recorded since then is word of it.
         """
         if not events:
             return 0
@@ -51,13 +59,15 @@ class Ledger:
         ]
         written = self._tables.write_each([_put(event, expect=0) for event in numbered])
         revived = [
-            self._revive(event)
-            for event, new, certain in zip(numbered, written, fresh, strict=True)
+            self._revive(event, since)
+            for event, new, certain, since in zip(
+                numbered, written, fresh, taken_at or [inf] * len(events), strict=True
+            )
             if not new and certain
         ]
         return sum(written) + sum(revived)
 
-    def _revive(self, event: Event) -> bool:
+    def _revive(self, event: Event, since: float) -> bool:
         """Make a known version current again (A, then B, then A is put)."""
         prefix = f"{event.partition}#{event.key}#"
         items = self._tables.query(_TABLE, _pk(event.pipeline), prefix=prefix)
@@ -68,7 +78,9 @@ class Ledger:
             return False
         known, version = own
         current = max(e.seq for e, _ in versions) == known.seq
-        if current and known.state in ("pending", "claimed", "done"):
+        if known.recorded_at >= since or (
+            current and known.state in ("pending", "claimed", "done")
+        ):
             return False
         again = event.model_copy(update={"attempt": known.attempt})
         return self._tables.write_each([_put(again, expect=version)])[0]

@@ -59,7 +59,10 @@ def take_in(platform: Platform, pipeline: Pipeline, *, settle: float | None = No
                 return Intake(0, 0, 0)
             events = [_event(pipeline, notice) for notice in notices]
             recorded = platform.registry.ledger.record(
-                pipeline.name, events, [notice.fresh for notice in notices]
+                pipeline.name,
+                events,
+                [notice.fresh for notice in notices],
+                [notice.taken_at for notice in notices],
             )
             refused = [event for event in events if event.state == "quarantined"]
             for event in refused:

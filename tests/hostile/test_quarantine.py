@@ -11,7 +11,7 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.errors import BadObject
 from ml_control.platform import open_platform
 from ml_control.services.dataset import admit, process
-from ml_control.services.intake import take_in
+from ml_control.services.intake import ingest_files, take_in
 from ml_control.settings import load_settings
 
 DAY = "2026-03-04"
@@ -125,3 +125,55 @@ def test_landing_a_damaged_object_again_heals_the_partition(platform):
 
     assert 9 == done.manifest.rows
     assert process(platform, pipeline(), DAY, "run-2").published
+
+
+def test_word_of_an_old_put_does_not_win_over_a_newer_version(platform, monkeypatch, tmp_path):
+    """An intake dies unacknowledged, a newer version comes, the old one is told again: no change."""
+    notifications = platform.notifications
+    with monkeypatch.context() as patch:
+        patch.setattr(type(notifications), "acknowledge", lambda *_: None)
+        land(platform, "a.csv", ROWS)  # recorded, and its file stays where it was taken to
+    newer = tmp_path / "a.csv"
+    newer.write_bytes(GOOD)
+    ingest_files(platform, pipeline(), [newer], DAY)
+
+    take_in(platform, pipeline(), settle=0.0)
+    done = admit(platform, pipeline(), DAY, "run-2")
+
+    held = {item.key: item.rows for item in done.manifest.objects}
+    assert 1 == held[f"shop/dt={DAY}/a.csv"]
+
+
+def test_an_older_content_put_again_is_current_again(platform):
+    """A, then B, then A: what was put last is what counts."""
+    for data in (ROWS, GOOD, ROWS):
+        land(platform, "a.csv", data)
+
+    done = admit(platform, pipeline(), DAY, "run-2")
+
+    held = {item.key: item.rows for item in done.manifest.objects}
+    assert 8 == held[f"shop/dt={DAY}/a.csv"]
+
+
+def test_files_that_would_share_a_name_are_refused_before_any_is_taken(platform, tmp_path):
+    """Two files of one name in one call would replace each other: neither is taken."""
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "data.csv").write_bytes(GOOD)
+    files = [tmp_path / "x" / "data.csv", tmp_path / "y" / "data.csv"]
+
+    with pytest.raises(BadObject, match="would get this name"):
+        ingest_files(platform, pipeline(), files, DAY)
+
+    assert 1 == len(list(platform.registry.ledger.events("shop")))
+
+
+def test_equal_files_under_two_names_are_both_done(platform):
+    """Two objects with the same bytes are two objects, each with its own fate."""
+    land(platform, "x.csv", GOOD)
+    land(platform, "y.csv", GOOD)
+
+    done = admit(platform, pipeline(), DAY, "run-2")
+
+    assert 10 == done.manifest.rows
+    assert {"done"} == {e.state for e in platform.registry.ledger.events("shop")}
