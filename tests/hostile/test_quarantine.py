@@ -128,7 +128,7 @@ def test_landing_a_damaged_object_again_heals_the_partition(platform):
 
 
 def test_word_of_an_old_put_does_not_win_over_a_newer_version(platform, monkeypatch, tmp_path):
-    """An intake dies unacknowledged, a newer version comes, the old one is told again: no change."""
+    """An intake dies unacknowledged, a newer version comes, the old is told again: no change."""
     notifications = platform.notifications
     with monkeypatch.context() as patch:
         patch.setattr(type(notifications), "acknowledge", lambda *_: None)
