@@ -29,6 +29,8 @@ from ml_control.services.objects import concat, read_object, read_objects
 if TYPE_CHECKING:
     import polars as pl
 
+MAX_REASON = 1000
+
 
 @dataclass(frozen=True)
 class Admitted:
@@ -137,12 +139,14 @@ def _consider(
         if pipeline.spec.source.on_bad_object == "fail":
             raise
         row, column = error.detail.get("row"), error.detail.get("column")
+        column = column[:MAX_REASON] if column else column
         where = "".join(
             f", {name} {value}" for name, value in (("row", row), ("column", column)) if value
         )
-        quarantine(platform, event, error.reason, row, column)
-        quarantined[event.key] = f"{error.reason}{where}"
-        return "quarantined", f"{error.reason}{where}"
+        said = f"{error.reason[:MAX_REASON]}{where[:MAX_REASON]}"  # a cell may be megabytes
+        quarantine(platform, event, error.reason[:MAX_REASON], row, column)
+        quarantined[event.key] = said
+        return "quarantined", said
     rows[event.key] = frame
     objects[event.key] = ObjectRef(
         key=event.key,

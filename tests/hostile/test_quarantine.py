@@ -177,3 +177,15 @@ def test_equal_files_under_two_names_are_both_done(platform):
 
     assert 10 == done.manifest.rows
     assert {"done"} == {e.state for e in platform.registry.ledger.events("shop")}
+
+
+def test_a_reason_is_never_as_long_as_the_file(platform):
+    """A header with a name of megabytes is refused in a few words."""
+    land(platform, "bad.csv", b"age,city,bought," + b"x" * 3_000_000 + b"\n1,Rome,no,1\n")
+
+    admit(platform, pipeline(), DAY, "run-2")
+
+    (event,) = platform.registry.ledger.events("shop", state="quarantined")
+    assert 3000 > len(event.reason)
+    (key,) = platform.lake.list("logs/shop/quarantine")
+    assert 5000 > len(platform.lake.get(key))
