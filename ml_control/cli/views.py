@@ -32,24 +32,30 @@ def status(app: App, pipeline: str | None, as_json: bool) -> None:
         return
     print_table(
         "pipelines",
-        ["pipeline", "live", "state", "model", "verdict of the candidate", "ledger", "training"],
-        [_status_row(item) for item in found],
+        ["pipeline", "live", "model", "candidate", "ledger", "training"],
+        [
+            _status_row(item, pipeline.spec.champion_metric)
+            for item, pipeline in zip(found, chosen, strict=True)
+        ],
     )
+    for item in found:
+        if item["live"]:
+            click.echo(f"{item['name']}: {item['live']['url']}  report {item['report']}")
     for name, error in broken.items():
         click.echo(f"broken: {name}: {error['object']}: {error['reason']}", err=True)
 
 
-def _status_row(item: dict[str, Any]) -> list[str]:
+def _status_row(item: dict[str, Any], metric: str) -> list[str]:
     live, verdict = item["live"], item["verdict"]
     said = "-"
     if verdict:
         said = "passed" if verdict["passed"] else f"refused: {', '.join(verdict['failed'])}"
-        said += "".join(f" {name}={value:.3f}" for name, value in verdict["metrics"].items())
+        if metric in verdict["metrics"]:
+            said += f", {metric} {verdict['metrics'][metric]:.5g}"
     ledger = ", ".join(f"{count} {state}" for state, count in item["ledger"].items() if count)
     return [
         item["name"],
-        f"{live['variant']} {live['url']}" if live else "nothing",
-        live["state"] if live else "-",
+        f"{live['variant']} {live['state']}" if live else "nothing",
         live["model_version"][:12] if live else "-",
         said,
         ledger or "empty",
