@@ -338,3 +338,15 @@ def test_gate_names_are_unique_and_complete():
 
     assert [*fixed, "metric:auc", "metric:recall", "champion"] == names
     assert names == list(gate_names(pipeline))
+
+
+def test_a_champion_that_cannot_be_compared_says_why():
+    """Where the champion answers another question, the gate says no and names the reason."""
+    found = evidence(
+        champion_predictions_test=None, champion_problem="it answers for labels ('a', 'b')"
+    )
+
+    result = next(gate for gate in verdict(found).gates if gate.name == "champion")
+
+    assert not result.passed
+    assert "it answers for labels ('a', 'b')" in result.reason
