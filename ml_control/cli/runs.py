@@ -33,11 +33,7 @@ def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
     chosen = sorted(set(partitions) or partitions_with_work(platform, found))
     click.echo(f"{pipeline}: {recorded} new objects; ingesting {len(chosen)} partitions")
     with _instance(app) as instance:
-        refused = _ingest(app, instance, found, chosen)
-        _tell(refused)
-        train(app, instance, found)
-    if refused:
-        raise refused[-1]
+        _train_on(app, instance, found, _ingest(app, instance, found, chosen))
 
 
 @click.command()
@@ -69,17 +65,26 @@ def backfill(app: App, pipeline: str, first: str, last: str | None) -> None:
         holder = f"backfill {first}..{last or chosen[-1]}"
         # Held so that the retraining sensor waits for the one training at the end.
         with registry.leases.hold(pipeline, BACKFILL_STAGE, holder):
-            refused = _ingest(app, instance, found, chosen)
-            _tell(refused)
-            train(app, instance, found)
+            _train_on(app, instance, found, _ingest(app, instance, found, chosen))
+
+
+def _train_on(
+    app: App, instance: DagsterInstance, pipeline: Pipeline, refused: list[MlControlError]
+) -> None:
+    """Train on what is published, and say what was refused: one of them as the command's error."""
+
+    def tell(errors: list[MlControlError]) -> None:
+        for error in errors:
+            click.echo(f"left as before: {error.kind}: {error.object}: {error.reason}", err=True)
+
+    tell(refused[:-1])
+    try:
+        train(app, instance, pipeline)
+    except MlControlError:
+        tell(refused[-1:])
+        raise
     if refused:
         raise refused[-1]
-
-
-def _tell(refused: Sequence[MlControlError]) -> None:
-    """Say at once what was left as before; the last one is said at the end, as the command's."""
-    for error in refused[:-1]:
-        click.echo(f"left as before: {error.kind}: {error.object}: {error.reason}", err=True)
 
 
 def _ingest(
