@@ -28,6 +28,7 @@ _LOCATION = "ml_control"
 _START_SECONDS = 90.0
 _HEALTHY_SECONDS = 30.0
 _REVIVE_SECONDS = 3.0
+_KEEPER_SECONDS = 45.0  # less than `down` waits
 Say = Callable[[str], None]
 
 
@@ -62,7 +63,7 @@ class Supervisor:
     say: Say
     revive: Callable[[], None]  # brings back endpoint servers that died
     children: list[Child] = field(default_factory=list)
-    _stopping: bool = False
+    _stopping: threading.Event = field(default_factory=threading.Event)
 
     @property
     def ui(self) -> str:
@@ -125,10 +126,9 @@ class Supervisor:
     def _watch(self) -> None:
         keeper = threading.Thread(target=self._keep, name="endpoint keeper", daemon=True)
         keeper.start()
-        while not self._stopping:
-            time.sleep(0.5)
+        while not self._stopping.wait(0.5):
             for child in self.children:
-                if child.running or time.monotonic() < child.not_before or self._stopping:
+                if child.running or time.monotonic() < child.not_before:
                     continue
                 ran = time.time() - child.started
                 child.failures = 1 if ran > _HEALTHY_SECONDS else child.failures + 1
@@ -136,19 +136,18 @@ class Supervisor:
                 self.say(f"{child.name} ended; starting it again (see {child.log})")
                 child.start()
                 self._write_state(ready=True)
+        keeper.join(_KEEPER_SECONDS)  # a server that it is starting now must be there to be ended
 
     def _keep(self) -> None:
         """Bring endpoint servers back, beside the children: one may take minutes to start."""
-        while not self._stopping:
-            time.sleep(_REVIVE_SECONDS)
-            if not self._stopping:
-                self.revive()
+        while not self._stopping.wait(_REVIVE_SECONDS):
+            self.revive()
 
     def _stop(self, *_: Any) -> None:
-        self._stopping = True
+        self._stopping.set()
 
     def _web_ready(self) -> bool:
-        if self._stopping:
+        if self._stopping.is_set():
             raise KeyboardInterrupt
         try:
             return httpx.get(f"{self.ui}/server_info", timeout=2.0).status_code == 200

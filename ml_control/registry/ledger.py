@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -162,10 +161,6 @@ class Ledger:
         return {
             state: self._tables.count_index(_TABLE, f"{state}#{pipeline}") for state in EVENT_STATES
         }
-
-    def partitions(self, pipeline: str) -> Counter[str]:
-        """How many open events each partition has."""
-        return Counter(event.partition for event in self.open_events(pipeline))
 
 
 def _pk(pipeline: str) -> str:

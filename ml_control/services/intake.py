@@ -266,7 +266,9 @@ def replay(platform: Platform, pipeline: Pipeline, partition: str | None = None)
     parked = list(registry.ledger.events(pipeline.name, partition, "parked"))
     registry.ledger.move(parked, "pending", None)
     touched = {event.partition for event in parked} | given_up(platform, pipeline)
-    for key in touched if partition is None else touched & {partition}:
+    if partition is not None:
+        touched &= {partition}
+    for key in touched:
         registry.partitions.update(
             pipeline.name, key, lambda state: state.model_copy(update={"request": None})
         )

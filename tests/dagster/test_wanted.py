@@ -56,3 +56,17 @@ def test_replay_takes_parked_objects_again(home):
     assert {DAY} == touched
     assert 1 == home.platform.registry.ledger.counts("tumours")["pending"]
     assert 1 == wanted(home.platform, home.pipeline(), in_flight=set(), limit=1)[0].attempt
+
+
+def test_replay_of_one_partition_leaves_the_others(home):
+    """Only the partition that was named is taken again, and only it is told."""
+    for day in (DAY, LAST):
+        home.land(day)
+    home.take_in()
+    for day in (DAY, LAST):
+        park(home.platform, home.pipeline(), day, "a test")
+
+    touched = replay(home.platform, home.pipeline(), LAST)
+
+    states = {e.partition: e.state for e in home.platform.registry.ledger.events("tumours")}
+    assert ({LAST}, {DAY: "parked", LAST: "pending"}) == (touched, states)

@@ -85,9 +85,7 @@ def do(platform, pipeline, run, name, *arguments):
         found = intake.wanted(platform, pipeline, in_flight=set(), limit=10)
         return [[item.partition, item.attempt] for item in found]
     if name == "ingest":
-        registry = platform.registry
-        waiting = set(registry.ledger.partitions(pipeline.name))
-        waiting |= {state.partition for state in registry.partitions.stale(pipeline.name)}
+        waiting = intake.partitions_with_work(platform, pipeline)
         waiting &= set(arguments) or waiting
         for partition in sorted(waiting):
             dataset.admit(platform, pipeline, partition, run)
