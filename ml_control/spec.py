@@ -75,8 +75,9 @@ class ImageShape(Section):
 class Source(Section):
     """What arrives, and in what form."""
 
-    format: Literal["csv", "images"] = Field(
-        description="csv: a header and one record a line; images: PNG or JPEG, label = folder name."
+    format: Literal["csv", "parquet", "jsonl", "images"] = Field(
+        description="csv: a header and one record a line; parquet; jsonl: one JSON object a line; "
+        "images: PNG or JPEG, label = folder name."
     )
     partition: Partitioning = Field(description="How objects are cut into partitions.")
     missing: tuple[str, ...] = Field(
@@ -84,6 +85,18 @@ class Source(Section):
     )
     settle: Duration = Field(
         2.0, ge=0, le=3600, description="A bare copy counts as whole when unchanged this long."
+    )
+    quiet: Duration = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="A partition is ingested once nothing has arrived for it for so long.",
+    )
+    max_wait: Duration = Field(
+        300.0,
+        ge=0,
+        le=86400,
+        description="A partition that stays busy is ingested so long after its first new object.",
     )
     on_bad_object: Literal["quarantine", "fail"] = Field(
         "quarantine", description="Set a bad object aside and go on, or fail the partition."
@@ -145,6 +158,31 @@ class Columns(Section):
         return self
 
 
+class Drift(Section):
+    """How far a partition's values may be from those that the newest model was trained on."""
+
+    max_psi: float = Field(
+        0.2, gt=0, description="Largest population stability index of a column that passes."
+    )
+    blocking: bool = Field(
+        False, description="Refuse a partition that drifted, instead of only saying so."
+    )
+
+
+class Leakage(Section):
+    """Whether one column alone gives the target away."""
+
+    max_score: float = Field(
+        0.999,
+        gt=0.5,
+        le=1,
+        description="Largest score of one column alone: AUC for classes, R2 for numbers.",
+    )
+    blocking: bool = Field(
+        True, description="Refuse a partition with such a column, instead of only saying so."
+    )
+
+
 class Quality(Section):
     """What a partition must fulfil before it is published."""
 
@@ -152,6 +190,13 @@ class Quality(Section):
         None, description="Great Expectations suite (JSON), relative to this file."
     )
     min_rows: int = Field(1, ge=1, description="Fewest rows a published partition may have.")
+    max_duplicates: float = Field(
+        1.0, ge=0, le=1, description="Largest share of rows that may repeat an earlier row exactly."
+    )
+    drift: Drift = Field(default_factory=Drift, description="Distance from the training data.")
+    leakage: Leakage = Field(
+        default_factory=Leakage, description="Columns that give the target away."
+    )
 
 
 class Split(Section):
@@ -181,6 +226,27 @@ def _usual_hyperparameters() -> Hyperparameters:
     return {"num_round": 200, "max_depth": 6, "eta": 0.1}
 
 
+class Tuning(Section):
+    """A search for hyperparameters, judged on the validation split."""
+
+    trials: int = Field(20, ge=1, le=1000, description="Hyperparameter settings tried.")
+    ranges: dict[str, tuple[float, float]] = Field(
+        min_length=1,
+        description="Lowest and highest value of each hyperparameter that is searched.",
+    )
+    max_runtime: Duration = Field(
+        6 * 3600.0, gt=0, description="No trial is started after so long; the best so far counts."
+    )
+
+    @field_validator("ranges")
+    @classmethod
+    def _ordered(cls, value: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for name, (low, high) in value.items():
+            if not low < high:
+                raise ValueError(f"{name}: the lowest value {low:g} is not below {high:g}")
+        return value
+
+
 class Training(Section):
     """How a model is trained."""
 
@@ -196,6 +262,16 @@ class Training(Section):
     )
     max_runtime: Duration = Field(
         3600.0, gt=0, description="A training job running longer is ended."
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: each class weighs the same in training, however rare it is."
+    )
+    tuning: Tuning | None = Field(None, description="Search for hyperparameters; none if unset.")
+    memory_mb: int = Field(
+        4096,
+        ge=64,
+        description="Training data above so many megabytes is read from disk in every round "
+        "(external memory).",
     )
 
     @field_validator("hyperparameters")
@@ -241,6 +317,24 @@ class ChampionGate(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="One-sided confidence of the bound.")
 
 
+class SliceGate(Section):
+    """A bound for one metric within each group of test rows that share a column's value."""
+
+    column: str = Field(min_length=1, description="A declared category; each level is a group.")
+    metric: str = Field(description="A metric of the task.")
+    min: float | None = Field(None, description="Smallest passing value, in every group.")
+    max: float | None = Field(None, description="Largest passing value, in every group.")
+    min_rows: int = Field(
+        50, ge=1, description="Groups with fewer test rows are shown and not judged."
+    )
+
+    @model_validator(mode="after")
+    def _some_bound(self) -> SliceGate:
+        if self.min is None and self.max is None:
+            raise ValueError("a slice needs min or max")
+        return self
+
+
 class Gates(Section):
     """What a model must fulfil before it may be deployed."""
 
@@ -249,6 +343,15 @@ class Gates(Section):
     )
     champion: ChampionGate = Field(
         default_factory=ChampionGate, description="Comparison with the serving model."
+    )
+    slices: tuple[SliceGate, ...] = Field(
+        (), description="Bounds that must hold in each group of rows, not only on average."
+    )
+    latency_p99: Duration | None = Field(
+        None, gt=0, description="Slowest passing 99th percentile of predicting one row in process."
+    )
+    max_size_mb: float | None = Field(
+        None, gt=0, description="Largest passing model.tar.gz, in megabytes (10^6 bytes)."
     )
 
 
@@ -305,15 +408,24 @@ class PipelineSpec(Section):
     def _consistent(self) -> PipelineSpec:
         if self.source.format == "images" and self.columns.features:
             raise ValueError("columns.features must be empty for images: the pixels are them")
-        if self.source.format == "csv" and not self.columns.features:
+        if self.source.format != "images" and not self.columns.features:
             raise ValueError("columns.features must name at least one column")
         allowed = METRICS[self.columns.task]
         named = set(self.gates.metrics) | ({self.gates.champion.metric or ""} - {""})
+        named |= {one.metric for one in self.gates.slices}
         if wrong := sorted(named - allowed):
             raise ValueError(
                 f"gates name {', '.join(wrong)}, which {self.columns.task} does not have; "
                 f"it has {', '.join(sorted(allowed))}"
             )
+        categories = {f.name for f in self.columns.features if f.type == "category"}
+        if unknown := sorted({one.column for one in self.gates.slices} - categories):
+            raise ValueError(
+                f"gates.slices name {', '.join(unknown)}; a slice needs a declared category "
+                f"({', '.join(sorted(categories)) or 'there is none'})"
+            )
+        if self.training.class_weights != "none" and self.columns.task == "regression":
+            raise ValueError("training.class_weights belong to tasks with classes")
         return self
 
     @property

@@ -88,7 +88,7 @@ def dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             done = process(platform, pipeline, partition, context.run_id)
             outcomes[partition] = done.audit.checks
             if not done.published:
-                failed = [f"{c.name}: {c.reason}" for c in done.audit.checks if not c.passed]
+                failed = [f"{c.name}: {c.reason}" for c in done.audit.checks if c.refuses]
                 refused[partition] = "; ".join(failed)
                 continue
             digests.append(done.manifest.digest)
@@ -146,7 +146,7 @@ def _checks(
                         check_name=check_name(check.name),
                         passed=check.passed,
                         metadata=check_metadata(check),
-                        severity=severity,
+                        severity=severity if check.blocking else dg.AssetCheckSeverity.WARN,
                         description=check.reason,
                         partition=partition,
                     )
@@ -162,7 +162,7 @@ def _checks(
             asset_key=key,
             check_name=check_name(name),
             passed=not failed,
-            severity=severity,
+            severity=severity if only.blocking else dg.AssetCheckSeverity.WARN,
             description="; ".join(failed) if failed and len(found) > 1 else only.reason,
             metadata=check_metadata(only) if len(found) == 1 else {"partitions": len(found)},
         )

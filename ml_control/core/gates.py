@@ -54,7 +54,7 @@ class DataCheck:
             return f"was checked as {short(self.audit.data_digest)}, which are other bytes"
         if self.audit.quality_digest != self.quality_digest:
             return "was checked under another quality configuration"
-        failed = [check.name for check in self.audit.checks if not check.passed]
+        failed = [check.name for check in self.audit.checks if check.refuses]
         if failed or not self.audit.passed:
             return f"failed {', '.join(failed) or 'its checks'}"
         if not self.audit.checks:

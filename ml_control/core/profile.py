@@ -23,6 +23,24 @@ _LARGEST = 3.4028234e38  # the model's float32 ends here
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
+class Profiler:
+    """The profile of a table that comes in blocks; see :func:`profile`."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        self._spec = spec
+        self._blocks: list[pl.DataFrame] = []
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Take the next block of rows."""
+        self._blocks.append(frame)
+
+    def result(self) -> dict[str, Any]:
+        """The profile of all rows taken so far. Needs at least one block."""
+        import polars as pl
+
+        return profile(pl.concat(self._blocks), self._spec)
+
+
 def profile(frame: pl.DataFrame, spec: PipelineSpec) -> dict[str, Any]:
     """A JSON-able summary of a typed table: rows, features and target.
 

@@ -124,12 +124,18 @@ class ProcessedManifest(Record):
 
 
 class CheckOutcome(Record):
-    """The result of one data check."""
+    """The result of one data check. One that is not blocking is shown and refuses nothing."""
 
     name: str
     passed: bool
     reason: str
     details: dict[str, Any] = Field(default_factory=dict)
+    blocking: bool = True
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a partition with this outcome must not be published."""
+        return self.blocking and not self.passed
 
 
 class Audit(Record):

@@ -38,6 +38,56 @@ def quality_digest(spec: PipelineSpec, suite: Mapping[str, Any] | None) -> str:
     )
 
 
+class Auditor:
+    """All checks on one partition's records, which come in blocks.
+
+    Each block has the declared features and the target, and may have further columns (row ids,
+    splits, pixels). ``reference`` is the profile that drift is measured against, if there is one.
+    """
+
+    def __init__(
+        self,
+        spec: PipelineSpec,
+        suite: Mapping[str, Any] | None,
+        reference: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._spec, self._suite, self._reference = spec, suite, reference
+        self._blocks: list[pl.DataFrame] = []
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Take the next block of rows."""
+        self._blocks.append(frame)
+
+    def outcomes(self) -> tuple[CheckOutcome, ...]:
+        """The outcome of each check, named and ordered as in ``CHECK_NAMES``.
+
+        A check that cannot be made fails with the reason; nothing is raised.
+        """
+        import polars as pl
+
+        frame = pl.concat(self._blocks) if self._blocks else pl.DataFrame()
+        return audit_frame(frame, self._spec, self._suite)
+
+
+class SuiteCheck:
+    """The expectations alone, on rows that come in blocks."""
+
+    def __init__(self, suite: Mapping[str, Any] | None, *, name: str) -> None:
+        self._suite, self._name = suite, name
+        self._blocks: list[pl.DataFrame] = []
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Take the next block of rows."""
+        self._blocks.append(frame)
+
+    def outcome(self) -> CheckOutcome:
+        """One outcome over the whole suite. Raises ``InvalidSpec`` for a suite of a wrong form."""
+        import polars as pl
+
+        frame = pl.concat(self._blocks) if self._blocks else pl.DataFrame()
+        return check_expectations(frame, self._suite, name=self._name)
+
+
 def audit_frame(
     frame: pl.DataFrame, spec: PipelineSpec, suite: Mapping[str, Any] | None
 ) -> tuple[CheckOutcome, ...]:

@@ -181,8 +181,10 @@ def _record_again(platform: Platform, event: Event) -> tuple[EventState, str | N
 def _raw_checks(
     pipeline: Pipeline, frame: pl.DataFrame, quarantined: dict[str, str]
 ) -> tuple[CheckOutcome, ...]:
-    from ml_control.services.audit import check_expectations
+    from ml_control.services.audit import SuiteCheck
 
+    suite = SuiteCheck(pipeline.suite, name=pipeline.name)
+    suite.add(frame)
     shown = dict(list(quarantined.items())[:20])
     count = len(quarantined)
     readable = CheckOutcome(
@@ -191,7 +193,7 @@ def _raw_checks(
         reason=f"{count} objects were quarantined" if count else "every object was readable",
         details={"quarantined": count, "examples": shown},
     )
-    return (readable, check_expectations(frame, pipeline.suite, name=pipeline.name))
+    return (readable, suite.outcome())
 
 
 def process(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> Processed:
@@ -253,7 +255,7 @@ def _stage(
     import polars as pl
 
     from ml_control.core.dataset import assign_split, content_hash, hash_bytes, row_ids
-    from ml_control.core.profile import profile
+    from ml_control.core.profile import Profiler
 
     frame = concat([part for _, part in parts], pipeline)
     ids = [row_id for item, part in parts for row_id in row_ids(item.version, part.height)]
@@ -272,6 +274,8 @@ def _stage(
     digest = sha256(data)
     path = f"processed/{raw.pipeline}/dt={raw.partition}/{digest[:16]}/part-0.parquet"
     platform.lake.put(path, data)
+    profiler = Profiler(pipeline.spec)
+    profiler.add(frame)
     counts = {name: int((frame["split"] == name).sum()) for name in ("train", "validation", "test")}
     return ProcessedManifest(
         pipeline=raw.pipeline,
@@ -281,21 +285,23 @@ def _stage(
         files=(FileRef(path=path, digest=digest, size=len(data), rows=frame.height),),
         rows=frame.height,
         splits=counts,
-        profile=profile(frame, pipeline.spec),
+        profile=profiler.result(),
     )
 
 
 def _audit(platform: Platform, pipeline: Pipeline, manifest: ProcessedManifest, run: str) -> Audit:
     """Run the checks on the bytes that were staged, not on what was in memory."""
-    from ml_control.services.audit import audit_frame, quality_digest
+    from ml_control.services.audit import Auditor, quality_digest
 
-    frame = read_parquet(platform, manifest.files[0])
-    checks = audit_frame(frame, pipeline.spec, pipeline.suite)
+    auditor = Auditor(pipeline.spec, pipeline.suite)
+    for file in manifest.files:
+        auditor.add(read_parquet(platform, file))
+    checks = auditor.outcomes()
     return Audit(
         raw_digest=manifest.raw_digest,
         data_digest=manifest.digest,
         quality_digest=quality_digest(pipeline.spec, pipeline.suite),
-        passed=all(check.passed for check in checks),
+        passed=not any(check.refuses for check in checks),
         checks=checks,
         at=platform.registry.clock(),
         run=run,

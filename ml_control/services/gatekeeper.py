@@ -14,7 +14,7 @@ from ml_control.core.records import ModelVersion, Verdict
 from ml_control.errors import Conflict, NotProven, Retryable
 from ml_control.platform import Platform
 from ml_control.services.audit import quality_digest
-from ml_control.services.training import ARCHIVE, FEATURES, GOLDEN, MODEL_FILES
+from ml_control.services.evidence import ARCHIVE, FEATURES, GOLDEN, MODEL_FILES
 
 
 @dataclass(frozen=True)

@@ -99,5 +99,5 @@ def _checked(platform: Platform, pipeline: Pipeline, state: PartitionState, requ
 
 
 def _why(audit: Audit) -> str:
-    failed = [f"{check.name}: {check.reason}" for check in audit.checks if not check.passed]
+    failed = [f"{check.name}: {check.reason}" for check in audit.checks if check.refuses]
     return "; ".join(failed)
