@@ -204,10 +204,19 @@ class Home:
         assert "done" in answer, answer
         return answer["done"]
 
-    def down(self):
-        """The real command that ends every process of the home."""
+    def refused(self, work, run="refused", **plan):
+        """Work that must end in a typed refusal; gives it. Every refusal names its next step."""
+        self.released()
+        answer = self.start(work, run, **plan).answer()
+        assert "error" in answer, answer
+        assert {"kind", "object", "reason", "next"} <= set(answer["error"])
+        assert answer["error"]["next"], answer
+        return answer["error"]
+
+    def command(self, *arguments):
+        """The real command of the home, in a process of its own: (status, stdout, stderr)."""
         done = subprocess.run(
-            [sys.executable, "-m", "ml_control", "down"],
+            [sys.executable, "-m", "ml_control", *arguments],
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
@@ -215,7 +224,12 @@ class Home:
             timeout=PATIENCE,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    def down(self):
+        """The real command that ends every process of the home."""
+        code, _, said = self.command("down")
+        assert code == 0, said
 
     def alive(self, containing=""):
         """Processes that were started for this home and still run."""
