@@ -32,11 +32,12 @@ def open_platform(settings: Settings) -> Platform:
     from ml_control.local.trainer import LocalTrainer
 
     home = settings.home
+    tables = SqliteTables(home / "registry.db", data=home / "lake")
     lake = Lake.local(home / "lake")
     return Platform(
         settings=settings,
         lake=lake,
-        registry=Registry(SqliteTables(home / "registry.db"), lease_seconds=settings.lease_seconds),
+        registry=Registry(tables, lease_seconds=settings.lease_seconds),
         notifications=LocalNotifications(settings.landing, lake),
         trainer=LocalTrainer(home / "jobs"),
         endpoints=LocalEndpoints(home / "endpoints"),

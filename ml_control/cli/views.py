@@ -41,6 +41,9 @@ def status(app: App, pipeline: str | None, as_json: bool) -> None:
     for item in found:
         if item["live"]:
             click.echo(f"{item['name']}: {item['live']['url']}  report {item['report']}")
+        for unknown in item["unknown"]:
+            click.echo(f"unknown: {unknown['object']}: {unknown['reason']}", err=True)
+            click.echo(f"next: {unknown['next']}", err=True)
     for name, error in broken.items():
         click.echo(f"broken: {name}: {error['object']}: {error['reason']}", err=True)
 

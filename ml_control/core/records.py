@@ -290,6 +290,7 @@ class Lease(Record):
     stage: str
     holder: str
     token: int  # grows with every holder: a write with an older token is refused
+    nonce: str = ""  # never given out twice, also not after the registry went back in time
     expires_at: float
 
 

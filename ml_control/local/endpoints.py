@@ -140,7 +140,11 @@ class LocalEndpoints:
                 return EndpointState(
                     name, "Failed", "", str(failed["model_version"]), str(failed["reason"])
                 )
-            return EndpointState(name, "Missing", reason="stopped" if current else "never deployed")
+            if current is None:
+                return EndpointState(name, "Missing", reason="never deployed")
+            kept = {key: current[key] for key in ("archive_sha256",)}
+            version = str(current["model_version"])
+            return EndpointState(name, "Missing", "", version, "stopped", kept)
         version = str(current["model_version"])
         detail = {key: current[key] for key in ("instance", "container", "archive_sha256", "at")}
         if failed:

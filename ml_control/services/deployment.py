@@ -12,8 +12,9 @@ from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFaile
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
 from ml_control.services.gatekeeper import Proven, require_once_proven, require_proven
+from ml_control.services.reconcile import STAGE, halt_unproven, require_known
+from ml_control.services.reconcile import endpoint_name as endpoint_name  # noqa: PLC0414 - found here too
 
-STAGE = "deploy"
 START_SECONDS = 120.0
 TOLERANCE = 1e-6
 Say = Callable[[str], None]
@@ -123,12 +124,17 @@ def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout
 def ensure_serving(platform: Platform, pipeline: Pipeline) -> dict[str, EndpointState]:
     """Bring back every variant that the Rollout names, the live one first.
 
-    Only bytes with a passing verdict come back. While a run deploys, nothing is touched. What
-    keeps one variant down does not keep the other: the live one's error is raised at the end.
+    Only bytes with a passing verdict come back, and what serves without one is stopped first. While
+    a run deploys, nothing is touched. What keeps one variant down does not keep the other: the live
+    one's error is raised at the end, or ``Unknown`` when all that served had to be stopped.
     """
     rollout = platform.registry.rollouts.get(pipeline.name)
     states: dict[str, EndpointState] = {}
     refused: MlControlError | None = None
+    for variant, unknown in halt_unproven(platform, pipeline).items():
+        name = endpoint_name(pipeline, variant)
+        states[variant] = EndpointState(name, "Failed", reason=f"stopped: {unknown}")
+        refused = unknown if rollout.live is None else None
     for variant in sorted(rollout.variants, key=lambda name: name != rollout.live):
         name = endpoint_name(pipeline, variant)
         state = platform.endpoints.describe(name)
@@ -230,6 +236,7 @@ def predict(
     rollout = platform.registry.rollouts.get(pipeline.name)
     live = rollout.live
     if live is None:
+        require_known(platform, pipeline)
         raise NotProven(
             f"{pipeline.name}", "no model is live", f"run 'ml-control run {pipeline.name}'"
         )
@@ -251,11 +258,6 @@ def predict(
         "model_version": entry.model_version,
         "predictions": [features.decode(row) for row in parse_predictions(reply.body)],
     }
-
-
-def endpoint_name(pipeline: Pipeline, variant: str) -> str:
-    """The endpoint of a variant: one name for ever, so that clients need no look-up."""
-    return f"{pipeline.name.replace('_', '-')}-{variant}"
 
 
 def _candidate(platform: Platform, pipeline: Pipeline) -> str:

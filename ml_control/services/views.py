@@ -7,8 +7,8 @@ from typing import Any
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Decision, ModelVersion, Verdict
 from ml_control.platform import Platform
-from ml_control.services.deployment import endpoint_name
 from ml_control.services.intake import given_up
+from ml_control.services.reconcile import endpoint_name, unproven
 from ml_control.services.retraining import observe_and_decide
 
 
@@ -24,6 +24,7 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
         "name": pipeline.name,
         "live": _variant(platform, pipeline, rollout.live) if rollout.live else None,
         "variants": {name: _variant(platform, pipeline, name) for name in sorted(rollout.variants)},
+        "unknown": [error.to_dict() for error in unproven(platform, pipeline).values()],
         "candidate": candidate.version if candidate else None,
         "report": platform.lake.uri(f"{candidate.prefix}/report.html") if candidate else None,
         "verdict": _verdict(verdicts[0]) if verdicts else None,

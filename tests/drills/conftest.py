@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from drilling import ALL, DATA, DAYS, NAME, Home, write_pipeline
+from drilling import ALL, DATA, DAYS, NAME, NURSERY, Home, write_pipeline
 
 from ml_control.testing.samples import write_tumours
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery():
+    """The process that forks victims ends with the session."""
+    yield NURSERY
+    NURSERY.close()
 
 
 @pytest.fixture(scope="session")
