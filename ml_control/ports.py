@@ -95,7 +95,7 @@ class Notice:
     """A source's word that an object version exists. ``handle`` is what acknowledging needs.
 
     ``fresh``: certainly a new put, so that putting an older content again makes it current;
-    unless the ledger recorded this version after ``taken_at``, for then it is word of that put.
+    unless the ledger has this version from the same ``put``, for then it is word of that one.
     """
 
     bucket: str
@@ -107,7 +107,17 @@ class Notice:
     handle: str
     refused: str = ""  # why it cannot be admitted at all, if so
     fresh: bool = False
-    taken_at: float = 0.0
+    put: str = ""  # names the act of putting it, where the source can tell one from the next
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object of the lake's raw area, as a listing shows it: nothing was read."""
+
+    path: str
+    at: float  # when it came to be there
+    key: str  # its key as far as the path tells
+    beside: str = ""  # other versions of it have paths that begin so and are as long
 
 
 class Notifications(Protocol):
@@ -130,6 +140,47 @@ class Notifications(Protocol):
 
     def admit(self, pipeline: str, key: str, file: Path) -> Notice:
         """Copy a file into the lake whole, at once, and give its notice (already settled)."""
+        ...
+
+    def stored(self, pipeline: str, after: str, limit: int) -> list[Stored]:
+        """Up to ``limit`` objects of the raw area with paths after this one, sorted by path.
+
+        Neither manifests nor drafts are among them. Fewer than ``limit``: there are no more.
+        """
+        ...
+
+    def identify(self, stored: Stored, key: str) -> Notice | None:
+        """Read an object of the raw area and give a notice of it under this key; None if gone."""
+        ...
+
+    def arrived(self, path: str) -> float | None:
+        """When an object of the raw area came to be there; None if it is not."""
+        ...
+
+    def tidy(self, pipeline: str) -> int:
+        """Remove what crashes left at the source and nobody will ask for; gives how many."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that a person has to look at. ``key`` names the trouble, ``id`` this alert."""
+
+    id: str
+    key: str
+    pipeline: str
+    kind: str
+    object: str
+    reason: str
+    next: str
+    at: float
+
+
+class Alerts(Protocol):
+    """Tells people."""
+
+    def send(self, alert: Alert) -> None:
+        """Tell it; sending one twice is harmless. Raises ``Retryable`` when it must come again."""
         ...
 
 

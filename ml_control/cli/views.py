@@ -13,6 +13,8 @@ from ml_control.cli.output import print_json, print_table, when
 from ml_control.core.records import EVENT_STATES
 from ml_control.errors import InvalidSpec
 
+_SHOWN = 5  # partitions that wait
+
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -44,8 +46,24 @@ def status(app: App, pipeline: str | None, as_json: bool) -> None:
         for unknown in item["unknown"]:
             click.echo(f"unknown: {unknown['object']}: {unknown['reason']}", err=True)
             click.echo(f"next: {unknown['next']}", err=True)
+    for item in found:
+        _say_what_waits(item)
     for name, error in broken.items():
         click.echo(f"broken: {name}: {error['object']}: {error['reason']}", err=True)
+
+
+def _say_what_waits(item: dict[str, Any]) -> None:
+    for work in item["waiting"][:_SHOWN]:
+        click.echo(f"{item['name']} {work['partition']}: {work['because']}")
+    if len(item["waiting"]) > _SHOWN:
+        click.echo(f"{item['name']}: {len(item['waiting']) - _SHOWN} more partitions wait")
+    alerts = item["alerts"]
+    if alerts["open"]:
+        newest = alerts["newest"]
+        click.echo(
+            f"{item['name']}: {alerts['open']} open alerts, the newest of {when(newest['at'])}: "
+            f"{newest['kind']}: {newest['object']}: {newest['reason']} (next: {newest['next']})"
+        )
 
 
 def _status_row(item: dict[str, Any], metric: str) -> list[str]:

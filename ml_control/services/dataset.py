@@ -67,6 +67,7 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
         before = load_raw(platform, state)
         objects = {item.key: item for item in before.objects} if before else {}
         rows: dict[str, pl.DataFrame] = {}
+        registry.partitions.begin(pipeline.name, partition, registry.clock())
         claim = registry.ledger.claim(pipeline.name, partition, run)
         outcomes: dict[str, tuple[EventState, str | None]] = {}
         quarantined: dict[str, str] = {}
