@@ -69,7 +69,7 @@ def _parse_plain(body: bytes, num_features: int) -> NDArray[np.float32] | None:
         # CR is white space in JSON, so CRLF needs no care.
         document = b"[%b]" % (body if rows == 1 else body.replace(b"\n", b","))
         numbers = _parser().parse(document).as_buffer(of_type="d")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RuntimeError):  # the last for integers beyond 64 bits
         return None
     values = np.frombuffer(numbers, np.float64)
     if values.size != rows * num_features:

@@ -111,10 +111,20 @@ TABLE = {
     "libsvm without features": (*POST, {"content-type": "text/libsvm"}, GOOD, 415, "is not"),
     "libsvm of another model": (*POST, {"content-type": "text/libsvm"}, b"1 3:1", 400, "4 columns"),
     "libsvm, too many rows": (
-        *POST, {"content-type": "text/libsvm"}, b"0\n" * 3_000_000 + b"0 1:1", 200, "0."
+        *POST,
+        {"content-type": "text/libsvm"},
+        b"0\n" * 3_000_000 + b"0 1:1",
+        200,
+        "0.",
     ),
     "records that are none": (*POST, RECORDS, b"\x0a\x23\xd7\xce\xff\xff\xff\x7f", 415, "record 1"),
-    "a form that needs keys": (*POST, {**CSV, "accept": "application/jsonlines"}, GOOD, 500, "only"),
+    "a form that needs keys": (
+        *POST,
+        {**CSV, "accept": "application/jsonlines"},
+        GOOD,
+        500,
+        "only",
+    ),
     "label in front": (*POST, {"content-type": "text/csv; label_size=0"}, GOOD, 415, "label_size"),
     "utf-16": (*POST, {"content-type": "text/csv; charset=utf-16"}, GOOD, 415, "charset"),
     "unknown accept": (*POST, {**CSV, "accept": "image/png"}, GOOD, 406, "ask for text/csv"),
