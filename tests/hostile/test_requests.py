@@ -17,7 +17,7 @@ import xgboost
 
 from ml_control.core.artifact import pack
 from ml_control.core.digests import sha256
-from ml_control.serving.application import MAX_BODY
+from ml_control.serving.deployed import MAX_CONTENT_LENGTH as MAX_BODY
 from ml_control.serving.endpoint import main
 
 GOOD = b"0.5,-1.25,\n1e-3,2,7\n"
@@ -102,11 +102,29 @@ def served(tmp_path_factory, booster):
 
 
 CSV = {"content-type": "text/csv"}
+RECORDS = {"content-type": "application/x-recordio-protobuf"}
 POST = ("POST", "/invocations")
 TABLE = {
     "no content type": (*POST, {}, GOOD, 415, "a missing Content-Type"),
     "json": (*POST, {"content-type": "application/json"}, b"[[1,2,3]]", 415, "send rows"),
-    "libsvm": (*POST, {"content-type": "text/libsvm"}, b"1 1:2", 415, "'text/libsvm'"),
+    "parquet": (*POST, {"content-type": "application/x-parquet"}, b"PAR1", 415, "send rows"),
+    "libsvm without features": (*POST, {"content-type": "text/libsvm"}, GOOD, 415, "is not"),
+    "libsvm of another model": (*POST, {"content-type": "text/libsvm"}, b"1 3:1", 400, "4 columns"),
+    "libsvm, too many rows": (
+        *POST,
+        {"content-type": "text/libsvm"},
+        b"0\n" * 3_000_000 + b"0 1:1",
+        200,
+        "0.",
+    ),
+    "records that are none": (*POST, RECORDS, b"\x0a\x23\xd7\xce\xff\xff\xff\x7f", 415, "record 1"),
+    "a form that needs keys": (
+        *POST,
+        {**CSV, "accept": "application/jsonlines"},
+        GOOD,
+        500,
+        "only",
+    ),
     "label in front": (*POST, {"content-type": "text/csv; label_size=0"}, GOOD, 415, "label_size"),
     "utf-16": (*POST, {"content-type": "text/csv; charset=utf-16"}, GOOD, 415, "charset"),
     "unknown accept": (*POST, {**CSV, "accept": "image/png"}, GOOD, 406, "ask for text/csv"),
