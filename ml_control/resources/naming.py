@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_control.core.gates import folded
 from ml_control.core.partitions import first_key
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import CheckOutcome, GateResult
@@ -43,7 +44,7 @@ def common(pipeline: Pipeline, name: str, kinds: set[str]) -> dict[str, Any]:
 
 def check_name(name: str) -> str:
     """A gate's or check's name in the characters that Dagster allows."""
-    return "".join(c if c.isalnum() else "_" for c in name)
+    return folded(name)
 
 
 def check_metadata(check: CheckOutcome | GateResult) -> dict[str, Any]:

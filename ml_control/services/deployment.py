@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import VARIANTS, Rollout, Variant
+from ml_control.core.tolerance import allowed, scale_of
 from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
@@ -16,7 +17,6 @@ from ml_control.services.reconcile import STAGE, halt_unproven, require_known
 from ml_control.services.reconcile import endpoint_name as endpoint_name  # noqa: PLC0414 - found here too
 
 START_SECONDS = 120.0
-TOLERANCE = 1e-6
 Say = Callable[[str], None]
 
 
@@ -213,9 +213,10 @@ def first_difference(expected: list[list[float]], answers: list[list[float]]) ->
     """The first row that is not equal within the float32 tolerance, or None."""
     if len(expected) != len(answers):
         return min(len(expected), len(answers))
+    scale = scale_of(expected)
     for i, (row, answer) in enumerate(zip(expected, answers, strict=True)):
         if len(row) != len(answer) or not all(
-            abs(e - a) <= TOLERANCE + TOLERANCE * abs(e) for e, a in zip(row, answer, strict=True)
+            abs(e - a) <= allowed(e, scale) for e, a in zip(row, answer, strict=True)
         ):
             return i
     return None

@@ -19,10 +19,10 @@ from typing import Any
 
 from ml_control.core.artifact import Booster, Finding, Inspection, inspect_archive
 from ml_control.core.containers import CONTAINERS, Container, container
+from ml_control.core.tolerance import allowed, scale_of
 from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed
 from ml_control.services.proving import Replay, replay
 
-TOLERANCE = 1e-6  # absolute, and relative to the expected value
 _MAX_PROBE_COLUMNS = 100_000
 _GOLDEN_NEXT = "use the golden.json that was written when the model was trained"
 _CELL = re.compile(r"([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?|nan)?")
@@ -221,11 +221,12 @@ def _compare(
     worst: float | None = 0.0
     first: dict[str, Any] | None = None
     mismatched = 0
+    scale = scale_of(expected)
     for index, (want, have) in enumerate(zip(expected, got, strict=True)):
         away = _apart(want, have)
         worst = None if away is None or worst is None else max(worst, away)
         if away is None or any(
-            abs(w - h) > TOLERANCE + TOLERANCE * abs(w) for w, h in zip(want, have, strict=True)
+            abs(w - h) > allowed(w, scale) for w, h in zip(want, have, strict=True)
         ):
             mismatched += 1
             if first is None:
