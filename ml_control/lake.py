@@ -141,7 +141,12 @@ class Lake:
         if self._root is None:
             raise PlatformFailed(key, "this lake has no local files", "fetch the object first")
         path = self._root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlatformFailed(
+                key, f"could not be written: {error}", "free space or check permissions, then retry"
+            ) from error
         return path
 
     def uri(self, key: str) -> str:

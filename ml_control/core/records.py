@@ -118,7 +118,14 @@ class ProcessedManifest(Record):
 
     @cached_property
     def digest(self) -> str:
-        """Names the content: the bytes of the files and the transformation that made them."""
+        """Names the content: the bytes of the files, the transformation that made them, and what
+        is told of them here, for features are fitted to the profile.
+        """
+        return digest_of([self.digest_of_files, self.rows, self.splits, self.profile])
+
+    @cached_property
+    def digest_of_files(self) -> str:
+        """The name without what is told of the files: how earlier versions named the content."""
         return digest_of(
             [self.pipeline, self.partition, self.transform_digest, [f.digest for f in self.files]]
         )

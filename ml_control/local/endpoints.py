@@ -283,7 +283,11 @@ class LocalEndpoints:
         pid, started = spawn(
             command, log, env=python_environment(python, self._root.parent), cwd=home
         )
-        write_json(home / "process.json", {"pid": pid, "started": started})
+        try:
+            write_json(home / "process.json", {"pid": pid, "started": started})
+        except PlatformFailed:
+            end(pid, started, grace=1.0)  # nobody would know it for ours
+            raise
         while True:
             server = _server(home)
             if server and server["pid"] == pid and self._answers(server):

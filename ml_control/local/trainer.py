@@ -27,7 +27,14 @@ from ml_control.core.containers import container as container_of
 from ml_control.core.digests import digest_of, sha256_chunks
 from ml_control.environments import python_for
 from ml_control.errors import Conflict, InvalidSpec, PlatformFailed, Retryable
-from ml_control.local.files import exclusive, read_json, tail, write_json, write_whole
+from ml_control.local.files import (
+    exclusive,
+    read_json,
+    refused_by_disk,
+    tail,
+    write_json,
+    write_whole,
+)
 from ml_control.local.hyperparameters import REFUSED
 from ml_control.local.processes import alive, end, python_environment, spawn
 from ml_control.ports import Round, TrainingJob, TrainingResult
@@ -66,7 +73,10 @@ class LocalTrainer:
         lock, what = self._root / f"{job.name}.lock", f"training job {job.name}"
         with exclusive(lock, _LOCK_SECONDS, what):
             _check_same(job, folder)
-            process, adopted = self._claim(job, folder)
+            try:
+                process, adopted = self._claim(job, folder)
+            except OSError as error:
+                raise refused_by_disk(what, error) from error
         reported = _follow(job, folder, process, on_round)
         with exclusive(lock, _LOCK_SECONDS, what):
             if process is not None and read_json(folder / "process.json") != process:
@@ -127,7 +137,11 @@ class LocalTrainer:
             cwd=folder,
         )
         process = {"pid": pid, "started": started}
-        write_json(folder / "process.json", process)
+        try:
+            write_json(folder / "process.json", process)
+        except PlatformFailed:
+            end(pid, started)  # nobody would know it for ours
+            raise
         return process
 
 

@@ -18,6 +18,7 @@ from ml_control.core.records import Dataset
 from ml_control.errors import PlatformFailed
 from ml_control.platform import Platform
 from ml_control.services.dataset import load_processed, read_parquet
+from ml_control.services.seals import require_sealed, seal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,7 @@ def write_channels(
 
     They are written into a private folder that gets its name when it is whole: another run, even
     one that was frozen here, can never change a file that a training job reads. Raises
-    ``PlatformFailed`` when the disk refuses.
+    ``PlatformFailed`` when the disk refuses, ``BadObject`` when a file was changed since.
     """
     key = digest_of([dataset.digest, features.digest, pipeline.transform_digest])[:20]
     place = f"artifacts/{pipeline.name}/channels/{key}"
@@ -87,6 +88,7 @@ def write_channels(
         try:
             private.mkdir()
             _write(private, platform, pipeline, dataset, features)
+            seal(private)
             if not _renamed(private, folder) and not (folder / RECORDS).is_file():
                 raise OSError(f"{folder} is in the way")
         except OSError as error:
@@ -95,6 +97,8 @@ def write_channels(
             ) from error
         finally:
             shutil.rmtree(private, ignore_errors=True)
+    else:
+        require_sealed(folder)
     return Channels(folder, json.loads((folder / RECORDS).read_text("utf-8")))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
 
 from ml_control.core.digests import canonical, sha256
 from ml_control.core.pipeline import Pipeline
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 MAX_REASON = 1000
+_Manifest = TypeVar("_Manifest", RawManifest, ProcessedManifest)
 
 
 @dataclass(frozen=True)
@@ -325,7 +328,7 @@ def load_raw(platform: Platform, state: PartitionState) -> RawManifest | None:
     """The partition's published raw manifest. Raises ``BadObject`` if it was tampered with."""
     if state.raw is None:
         return None
-    manifest = RawManifest.model_validate_json(platform.lake.get(state.raw.path))
+    manifest = _parsed(RawManifest, platform, state.raw.path)
     if manifest.digest != state.raw.digest:
         raise _not_as_published(state.raw.path)
     return manifest
@@ -333,10 +336,17 @@ def load_raw(platform: Platform, state: PartitionState) -> RawManifest | None:
 
 def load_processed(platform: Platform, path: str, digest: str) -> ProcessedManifest:
     """A published processed manifest. Raises ``BadObject`` if it was tampered with."""
-    manifest = ProcessedManifest.model_validate_json(platform.lake.get(path))
-    if manifest.digest != digest:
+    manifest = _parsed(ProcessedManifest, platform, path)
+    if digest not in (manifest.digest, manifest.digest_of_files):
         raise _not_as_published(path)
     return manifest
+
+
+def _parsed(kind: type[_Manifest], platform: Platform, path: str) -> _Manifest:
+    try:
+        return kind.model_validate_json(platform.lake.get(path))
+    except ValidationError as error:
+        raise _not_as_published(path) from error
 
 
 def _not_as_published(path: str) -> BadObject:

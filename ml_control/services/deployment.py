@@ -168,9 +168,16 @@ def _bring_back(platform: Platform, pipeline: Pipeline, variant: str) -> Endpoin
 def _serve(platform: Platform, name: str, proven: Proven) -> EndpointState:
     """Serve these bytes under this name; if they are serving already, nothing changes."""
     model = proven.model
-    return platform.endpoints.deploy(
-        name, proven.archive, model.version, model.container, START_SECONDS
-    )
+    try:
+        return platform.endpoints.deploy(
+            name, proven.archive, model.version, model.container, START_SECONDS
+        )
+    except OSError as error:
+        raise PlatformFailed(
+            f"endpoint {name}",
+            f"its files could not be written: {error}",
+            "free space or correct permissions; the earlier variant serves on",
+        ) from error
 
 
 def answer_golden(platform: Platform, name: str, proven: Proven) -> int:

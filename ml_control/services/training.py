@@ -22,6 +22,7 @@ from ml_control.services.channels import (
     write_channels,
 )
 from ml_control.services.evidence import ARCHIVE, FEATURES, GOLDEN, gather
+from ml_control.services.seals import require_sealed
 from ml_control.services.selection import Selection, published_digest, select
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _train(
     registry = platform.registry
     registry.models.record_trial(pipeline.name, job.name, _trial(job, dataset, result))
 
+    require_sealed(channels.folder)  # what is judged must be what was trained on
     model = _package(platform, pipeline, dataset, features, channels, job, result, run)
     champion = registry.rollouts.get(pipeline.name).champion
     evidence = gather(platform, pipeline, selection, model, champion, channels, result)

@@ -17,6 +17,7 @@ work ended: ``{"done": [...]}`` or ``{"error": {...}}``.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -33,8 +34,9 @@ def limit(platform, at, size, match=""):
     """Make the kernel refuse to let any file grow beyond ``size`` bytes during matching calls."""
     import resource
 
-    *owners, name = at.split(".")
-    owner = platform
+    module, _, path = at.rpartition(":")
+    *owners, name = path.split(".")
+    owner = importlib.import_module(module) if module else platform
     for part in owners:
         owner = getattr(owner, part)
     original = getattr(owner, name)
