@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 import time
 from contextlib import closing
@@ -48,13 +47,13 @@ class Installation:
     def whole(self):
         """Steps until a pass is over; gives (looked at, found, steps)."""
         self.ahead += self.platform.settings.sweep_seconds + GRACE_SECONDS
-        looked = found = 0
-        for step in itertools.count(1):
+        looked, found, step, under_way = 0, 0, 0, True
+        while under_way:
             done = sweep(self.platform, self.pipeline)
             assert done.looked <= 3
-            looked, found = looked + done.looked, found + done.found
-            if not self.registry.sweeps.get(P)[0].under_way:
-                return looked, found, step
+            looked, found, step = looked + done.looked, found + done.found, step + 1
+            under_way = self.registry.sweeps.get(P)[0].under_way
+        return looked, found, step
 
     def events(self):
         """(key below the pipeline, state) of every event, in the order of their numbers."""
@@ -81,7 +80,7 @@ def test_what_the_ledger_knows_is_left_alone(place):
 
 
 def test_lost_objects_are_found_in_the_order_they_came(place):
-    """After a restore from an older backup every object is pending again, oldest first, told once."""
+    """After a restore from an older backup every object is pending again, and it is told once."""
     for name in ("z.csv", "m.csv", "a.csv", "k.csv"):
         place.put(f"dt={DAY}/{name}", name)
         time.sleep(0.02)
