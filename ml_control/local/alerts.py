@@ -85,5 +85,8 @@ def _redacted(address: str) -> str:
     """Scheme and host: path, query and user may hold a token."""
     if not address:
         return ""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "(no address)"
     return f"{parts.scheme}://{parts.hostname or ''}/..."

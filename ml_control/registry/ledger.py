@@ -61,7 +61,7 @@ class Ledger:
             return 0
         first, now = self._take_numbers(pipeline, len(events)), self._clock()
         numbered = [
-            event.model_copy(update={"seq": first + i, "recorded_at": at})
+            event.model_copy(update={"seq": _number(event, first + i), "recorded_at": at})
             for i, (event, at) in enumerate(zip(events, arrived or repeat(now), strict=False))
         ]
         token = secrets.token_hex(8)
@@ -237,6 +237,11 @@ def _sk(event: Event) -> str:
 def _put(event: Event, *, expect: int) -> Put:
     item = Item(_pk(event.pipeline), _sk(event), event.to_json(), f"{event.state}#{event.pipeline}")
     return Put(_TABLE, item, expect)
+
+
+def _number(event: Event, number: int) -> int:
+    """What is recorded as superseded was never current, so that it gets no place in the order."""
+    return number if event.state != "superseded" else 0
 
 
 def _at(event: Event) -> str:
