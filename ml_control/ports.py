@@ -256,19 +256,21 @@ class Endpoints(Protocol):
     """Runs one serving process (or cloud endpoint) for each variant."""
 
     def deploy(
-        self, name: str, archive: bytes, model_version: str, container: str, timeout: float
+        self,
+        name: str,
+        archive: bytes,
+        model_version: str,
+        container: str,
+        timeout: float,
+        token: int = 0,
     ) -> EndpointState:
         """Serve this archive under this name, replacing what was there, and wait for it.
 
-        Returns when InService. Raises ``PlatformFailed`` with the end of the server's log;
-        the name is then Failed.
-        """
-        ...
-
-    def ensure(self, name: str, model_version: str, timeout: float) -> EndpointState:
-        """Bring a dead endpoint back from what was deployed, if its bytes are still those.
-
-        Raises ``NotProven`` when the stored bytes are not this model version's.
+        What serves already is left. ``token`` is the fencing token of the deployer's lease: the
+        highest one is kept with the endpoint, and ``Conflict`` is raised, with nothing started,
+        for a lower one: a deployer that slept past its lease must not replace its successor's
+        model. Returns when InService. Raises ``PlatformFailed`` with the end of the server's
+        log; what served before serves on.
         """
         ...
 
