@@ -61,9 +61,7 @@ def check_columns(
     if missing:
         said.append(f"column {quote(missing[0])} is missing{_more('so', missing[1:])}")
     if len(pairs) == 1:
-        said.append(
-            f"the header has {quote(pairs[0][1])}, which differs in letter case or spaces"
-        )
+        said.append(f"the header has {quote(pairs[0][1])}, which differs in letter case or spaces")
     elif pairs:
         listed = _listed([f"{quote(twin)} for {quote(column)}" for column, twin in pairs])
         said.append(f"the header has {listed}, which differ in letter case or spaces")

@@ -161,8 +161,9 @@ class JsonlReader:
         where = {} if column is None else {"column": column}
         return BadObject(
             self._name,
-            f"row {row} {reason}" if column is None or reason.startswith("has") else
-            f"row {row}, {reason}",
+            f"row {row} {reason}"
+            if column is None or reason.startswith("has")
+            else f"row {row}, {reason}",
             "write one flat JSON object a line, with the declared columns as keys",
             row=row,
             **where,

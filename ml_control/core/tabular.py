@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ml_control.core.cells import category_cell as category_cell
-from ml_control.core.cells import number_cell as number_cell
-from ml_control.core.cells import refuse_unknown_keys as refuse_unknown_keys
+from ml_control.core.cells import category_cell, number_cell, refuse_unknown_keys
 from ml_control.core.csv_blocks import CsvReader
 from ml_control.core.jsonl import JsonlReader
 from ml_control.errors import BadObject
@@ -19,6 +17,16 @@ from ml_control.spec import PipelineSpec
 
 if TYPE_CHECKING:
     import polars as pl
+
+__all__ = [
+    "category_cell",
+    "number_cell",
+    "read_cells",
+    "read_csv",
+    "records_to_frame",
+    "refuse_unknown_keys",
+    "text_blocks",
+]
 
 
 def text_blocks(

@@ -71,8 +71,12 @@ ROWS = st.lists(
 
 
 @settings(max_examples=250, deadline=None)
-@given(ROWS, st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
-       st.integers(1, 60), st.sampled_from(["\n", "\r\n", "\r"]))
+@given(
+    ROWS,
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    st.integers(1, 60),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
 def test_fast_and_careful_agree_at_any_block_size(rows, quoting, block, ending):
     """Any table that a CSV writer wrote reads alike: fast or not, whole or in tiny blocks."""
     data = written(rows, quoting, ending)
@@ -110,6 +114,7 @@ def test_any_bytes_give_a_table_or_a_typed_refusal(tail, block):
 
 def test_usual_blocks_take_the_fast_way(monkeypatch):
     """Plain, quoted, CRLF and missing cells never need the slow ways."""
+
     def fail(*_):
         raise AssertionError("the slow way was taken")
 
