@@ -159,9 +159,7 @@ def _coarse(counts: NDArray[np.float64]) -> list[int]:
     return starts
 
 
-def _categories(
-    series: pl.Series, summary: Mapping[str, Any]
-) -> tuple[list[float], list[float]]:
+def _categories(series: pl.Series, summary: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Counts of the frequent levels, of all others together, and of what is missing."""
     import polars as pl
 

@@ -17,8 +17,8 @@ BINS = 32
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def edges_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Edges of at most 32 bins of about equal counts, and one for each heavy value.
+def edges_of(ordered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of at most 32 bins of about equal counts of sorted values.
 
     A quantile that repeats is a value of many rows (zero, a cap, a code). It gets a bin of its
     own, which ends at the next larger float, so that histograms merge exactly there instead of
@@ -26,22 +26,37 @@ def edges_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     import numpy as np
 
-    if not len(values):
-        return values
-    found = np.quantile(values, np.linspace(0, 1, BINS + 1))
+    if not len(ordered):
+        return ordered
+    found = quantiles_of(ordered, np.linspace(0, 1, BINS + 1))
     if found[0] == found[-1]:
         return found[:1]
     heavy = found[1:][found[1:] == found[:-1]]
     return np.unique(np.concatenate([found, np.nextafter(heavy, np.inf)]))
 
 
-def counts_in(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values in each bin."""
+def quantiles_of(
+    ordered: NDArray[np.float64], shares: Sequence[float] | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Quantiles of at least one sorted value, interpolated between neighbours."""
+    import numpy as np
+
+    places = np.asarray(shares) * (len(ordered) - 1)
+    below = np.floor(places).astype(np.int64)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    found: NDArray[np.float64] = ordered[below]
+    return found + (ordered[above] - found) * (places - below)
+
+
+def counts_in(ordered: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many of the sorted values are in each bin."""
     import numpy as np
 
     if len(edges) < 2:  # one value, or none: a bin of no width
-        return np.array([float(len(values))] if len(edges) else [])
-    return np.histogram(values, bins=edges)[0].astype(np.float64)
+        return np.array([float(len(ordered))] if len(edges) else [])
+    places = np.searchsorted(ordered, edges, side="left")
+    places[-1] = np.searchsorted(ordered, edges[-1], side="right")
+    return np.diff(places).astype(np.float64)
 
 
 def histogram(edges: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ lie in 0..1, and 1 means that the column decides the target:
   lowest or highest); this rule has nothing to learn. Also, as for more classes:
 * classes, numbers: the mean recall of the classes, when a class is read from few intervals;
 * classes, categories: the mean recall of the classes, when each level has its commonest class;
-* regression, numbers: R2 of a straight line, or of a line through the means of narrow bins;
+* regression, numbers: R2 of a straight line, of the ranks, or of a line through the means of
+  narrow bins;
 * regression, categories: R2 of the levels' means.
 
 The mean recall rather than the accuracy, because always answering a class of 99.95 % has that
@@ -58,7 +59,8 @@ def scores(frame: pl.DataFrame, spec: PipelineSpec) -> dict[str, float]:
     import polars as pl
 
     columns = spec.columns
-    names = [feature.name for feature in columns.features]
+    features = [feature for feature in columns.features if feature.name in frame.columns]
+    names = [feature.name for feature in features]
     # In a fixed order whatever the engine, so that the halves are the same in every run.
     rows = frame.select([*names, columns.target]).unique(maintain_order=True)
     if columns.task == "regression":
@@ -76,7 +78,7 @@ def scores(frame: pl.DataFrame, spec: PipelineSpec) -> dict[str, float]:
             return {}
     found = {
         feature.name: _score(rows[feature.name], feature.type, target, classes)
-        for feature in columns.features
+        for feature in features
     }
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
@@ -104,21 +106,16 @@ def _auc(values: NDArray[np.float64], target: NDArray[np.int64]) -> float:
     best = 0.5
     gaps = np.isnan(values)
     for end in (-np.inf, np.inf) if gaps.any() else (np.inf,):
-        _, places, counts = np.unique(
-            np.where(gaps, end, values), return_inverse=True, return_counts=True
-        )
-        ranks = np.cumsum(counts) - (counts - 1) / 2
+        ranks = _ranks(np.where(gaps, end, values))
         positives = int(target.sum())
         negatives = len(target) - positives
-        total = float(ranks[places][target == 1].sum()) - positives * (positives + 1) / 2
+        total = float(ranks[target == 1].sum()) - positives * (positives + 1) / 2
         area = total / (positives * negatives)
         best = max(best, area, 1 - area)
     return best
 
 
-def _interval_recall(
-    values: NDArray[np.float64], target: NDArray[np.int64], classes: int
-) -> float:
+def _interval_recall(values: NDArray[np.float64], target: NDArray[np.int64], classes: int) -> float:
     """Mean recall when each interval of the sorted values has its class, missing ones too."""
     import numpy as np
 
@@ -156,7 +153,7 @@ def _intervals(
     least = _RUN if len(lengths) <= most else max(_RUN, int(np.sort(lengths)[-most]))
     begins, lengths = begins[lengths >= least], lengths[lengths >= least]
     if not len(begins):
-        return np.zeros(0), np.bincount(labels, minlength=classes).argmax(keepdims=True)
+        return np.zeros(0), np.array([np.bincount(labels, minlength=classes).argmax()])
     # Neighbours of one class are one interval; a cut lies halfway into what was dropped.
     kept = np.flatnonzero(np.diff(labels[begins], prepend=-1))
     starts, ends = begins[kept], (begins + lengths)[np.append(kept[1:] - 1, len(begins) - 1)]
@@ -190,17 +187,26 @@ def _mean_recall(predicted: NDArray[np.int64], target: NDArray[np.int64], classe
 
 
 def _number_r2(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """R2 of the better of a straight line and a line through bins' means."""
+    """R2 of the best of a straight line, a line of ranks, and a line through bins' means."""
     import numpy as np
 
-    present = np.isfinite(values)
-    own, wanted = values[present], target[present]
-    straight = 0.0
-    if len(own) == len(values) and own.std() > 0 and wanted.std() > 0:
-        straight = float(np.corrcoef(own, wanted)[0, 1]) ** 2
-    if not len(own):
-        return 0.0
-    return max(straight, _cross_r2(target, (_bin_means(values, target, half) for half in (0, 1))))
+    found = [_cross_r2(target, (_bin_means(values, target, half) for half in (0, 1)))]
+    if np.isfinite(values).all():
+        pairs = ((values, target), (_ranks(values), _ranks(target)))
+        found += [
+            float(np.corrcoef(one, other)[0, 1]) ** 2
+            for one, other in pairs
+            if one.std() > 0 and other.std() > 0
+        ]
+    return max(found)
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1, equal values sharing their mean rank."""
+    import numpy as np
+
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def _bin_means(
@@ -241,9 +247,7 @@ def _level_means(
     return means[codes[asked]]
 
 
-def _cross_r2(
-    target: NDArray[np.float64], predictions: Iterable[NDArray[np.float64]]
-) -> float:
+def _cross_r2(target: NDArray[np.float64], predictions: Iterable[NDArray[np.float64]]) -> float:
     """R2 over both halves, each predicted from the other; at least 0."""
     import numpy as np
 

@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ml_control.core.histogram import QUANTILES, counts_in, edges_of, histogram, pooled
+from ml_control.core.histogram import (
+    QUANTILES,
+    counts_in,
+    edges_of,
+    histogram,
+    pooled,
+    quantiles_of,
+)
 from ml_control.core.sampling import Levels, RowSample
 from ml_control.errors import BadObject
 from ml_control.spec import PipelineSpec
@@ -87,7 +94,7 @@ class Profiler:
 
         low, high = self._ranges[name]
         values = series.fill_null(float("nan")).to_numpy()
-        inside = values[(values >= low) & (values <= high)]  # never NaN
+        inside = np.sort(values[(values >= low) & (values <= high)])  # never NaN
         totals, edges = self._totals[name], edges_of(inside)
         if self._sample.whole:  # one sum over all rows, whatever the blocks were
             totals = replace(totals, sums=[float(inside.sum())])
@@ -100,12 +107,13 @@ class Profiler:
         if not self._sample.whole and len(counts):
             counts = counts if counts.any() else np.ones(len(counts))
             counts *= totals.count / counts.sum()
+        found = quantiles_of(inside, QUANTILES) if len(inside) else ()
         return {
             "kind": "number",
             **totals.to_json(),
             **histogram(edges, counts),
             # Read from the values here; a merged profile reads them from the histogram.
-            "quantiles": {str(q): float(np.quantile(inside, q)) for q in QUANTILES if len(inside)},
+            "quantiles": {str(q): float(value) for q, value in zip(QUANTILES, found, strict=False)},
         }
 
 

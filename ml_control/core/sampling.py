@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
-_SPARE = 1.25  # the sample is cut when it holds so many times what is kept
+_SPARE = 1.5  # rows that are out stay until the sample holds so many times what is kept
 
 
 def place_hash(start: int, rows: int) -> NDArray[np.uint64]:
@@ -36,14 +36,13 @@ def place_hash(start: int, rows: int) -> NDArray[np.uint64]:
 class RowSample:
     """Up to *most* rows out of all that were added, in their order.
 
-    Holds every row while there are no more than *most*; never more than a quarter above it.
+    Holds every row while there are no more than *most*; never more than half as many above it.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.seen = 0
-        self._limit: int | None = None  # hashes at or above it are out
-        self._held = 0
+        self._limit: np.uint64 | None = None  # hashes at or above it are out
         self._frames: list[pl.DataFrame] = []
         self._hashes: list[NDArray[np.uint64]] = []
 
@@ -53,14 +52,21 @@ class RowSample:
 
         hashes = place_hash(self.seen, frame.height)
         self.seen += frame.height
-        if self._limit is not None:
-            kept = np.flatnonzero(hashes < np.uint64(self._limit))
+        if self.seen > self.most:
+            if self._limit is not None:
+                kept = np.flatnonzero(hashes < self._limit)
+            else:
+                kept = np.arange(frame.height)
+            # The limit first, from hashes alone: most rows need never be copied.
+            together = np.concatenate([*self._hashes, hashes[kept]])
+            if len(together) > self.most:
+                self._limit = np.partition(together, self.most)[self.most]
+                kept = kept[hashes[kept] < self._limit]
             hashes, frame = hashes[kept], frame[kept]
         if frame.height or not self._frames:
             self._frames.append(frame)
             self._hashes.append(hashes)
-            self._held += frame.height
-        if self._held > _SPARE * self.most:
+        if sum(map(len, self._hashes)) > _SPARE * self.most:
             self._cut()
 
     @property
@@ -70,31 +76,26 @@ class RowSample:
 
     def frame(self) -> pl.DataFrame:
         """The rows of the sample; without any block, a frame without columns."""
+        import numpy as np
         import polars as pl
 
-        if self._held > self.most:
-            self._cut()
+        self._cut()
         if len(self._frames) != 1:
             self._frames = [pl.concat(self._frames)] if self._frames else [pl.DataFrame()]
-            self._hashes = [self._joined()]
+            self._hashes = [np.concatenate(self._hashes)] if self._hashes else []
         return self._frames[0]
 
-    def _joined(self) -> NDArray[np.uint64]:
-        import numpy as np
-
-        return np.concatenate(self._hashes) if self._hashes else np.zeros(0, dtype=np.uint64)
-
     def _cut(self) -> None:
-        """Keep the *most* smallest hashes. Places differ, so no two hashes are equal."""
+        """Let go of rows that are out. Places differ, so no two hashes are equal."""
         import numpy as np
 
-        hashes = self._joined()
-        self._limit = int(np.partition(hashes, self.most)[self.most])
+        if self._limit is None:
+            return
         for place, own in enumerate(self._hashes):
-            kept = np.flatnonzero(own < np.uint64(self._limit))
-            self._frames[place] = self._frames[place][kept]
-            self._hashes[place] = own[kept]
-        self._held = self.most
+            kept = np.flatnonzero(own < self._limit)
+            if len(kept) < len(own):
+                self._frames[place] = self._frames[place][kept]
+                self._hashes[place] = own[kept]
 
 
 class Distinct:
@@ -123,11 +124,12 @@ class Distinct:
         """The number of different rows."""
         import numpy as np
 
-        # A sixteenth at a time, by the first bits: sorting then needs little more room.
+        # A quarter at a time, by the first bits: sorting then needs little more room.
         total = 0
-        for part in range(16):
-            own = [block[block >> np.uint64(60) == part] for block in self._hashes]
-            ordered = np.sort(np.concatenate(own)) if own else np.zeros(0, dtype=np.uint64)
+        for part in range(4):
+            own = [block[block >> np.uint64(62) == part] for block in self._hashes]
+            ordered = np.concatenate(own) if own else np.zeros(0, dtype=np.uint64)
+            ordered.sort()
             total += int(len(ordered) > 0) + int((ordered[1:] != ordered[:-1]).sum())
         return total
 
@@ -160,11 +162,7 @@ class Levels:
         if self._smallest is not None:
             self._estimate(counts["level"])
         if self._counts is not None:
-            counts = (
-                pl.concat([self._counts, counts])
-                .group_by("level")
-                .agg(pl.col("rows").sum())
-            )
+            counts = pl.concat([self._counts, counts]).group_by("level").agg(pl.col("rows").sum())
         self._counts = counts
         if counts.height > self._most:
             self._drop(counts)
@@ -174,17 +172,25 @@ class Levels:
 
         if self._smallest is None:
             self._estimate(counts["level"])
-        ranked = counts.sort(pl.col("rows"), pl.col("level"), descending=[True, False])
-        self._counts = ranked.head(self._most // 2)
-        self._dropped += int(ranked["rows"][self._most // 2 :].sum())
+        half = self._most // 2
+        # Equal counts by hash: sorting so many texts would take longer than all else.
+        ranked = counts.with_columns(tie=pl.col("level").hash(seed=11))
+        ranked = ranked.top_k(half, by=["rows", "tie"]).drop("tie")
+        self._dropped += int(counts["rows"].sum()) - int(ranked["rows"].sum())
+        self._counts = ranked
 
     def _estimate(self, levels: pl.Series) -> None:
+        """Keep the *most* smallest different hashes of all levels."""
         import numpy as np
 
         hashes = levels.hash(seed=11).to_numpy()
         if self._smallest is not None:
+            if len(self._smallest) == self._most:
+                hashes = hashes[hashes < self._smallest[-1]]
             hashes = np.concatenate([self._smallest, hashes])
-        self._smallest = np.unique(hashes)[: self._most]
+        hashes = np.sort(hashes)
+        fresh = np.append(True, hashes[1:] != hashes[:-1])
+        self._smallest = hashes[fresh][: self._most]
 
     @property
     def other(self) -> int:

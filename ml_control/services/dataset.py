@@ -25,6 +25,7 @@ from ml_control.core.records import (
 from ml_control.errors import BadObject, NotProven, Retryable
 from ml_control.lake import Lake
 from ml_control.platform import Platform
+from ml_control.services.drift import drift_reference
 from ml_control.services.intake import quarantine, stage_of
 from ml_control.services.objects import empty, verify
 from ml_control.services.staging import Stage
@@ -275,7 +276,8 @@ def _examine(
     from ml_control.core.profile import Profiler
     from ml_control.services.audit import Auditor, quality_digest
 
-    profiler, auditor = Profiler(pipeline.spec), Auditor(pipeline.spec, pipeline.suite)
+    profiler = Profiler(pipeline.spec)
+    auditor = Auditor(pipeline.spec, pipeline.suite, drift_reference(platform, pipeline))
     splits = dict.fromkeys(("train", "validation", "test"), 0)
     for file in files:
         frame = read_part(platform.lake, file)

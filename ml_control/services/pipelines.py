@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ml_control.core.containers import container
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import InvalidSpec, MlControlError
-from ml_control.services.expectations import validate_suite
+from ml_control.services.suites import validate_suite
 from ml_control.spec import PipelineSpec
 
 FILE = "defs.yaml"
