@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +194,7 @@ class TrainingJob:
     channels: Mapping[str, Sequence[Path]]  # train, validation: label first, no header
     golden: Path  # feature rows (no label) that the training process itself predicts
     max_runtime: float = 3600.0
+    external_memory: bool = False  # the training data is read from disk in every round
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,19 @@ class Trainer(Protocol):
         """Run the job, or adopt the running or finished job of the same name.
 
         Raises ``PlatformFailed`` with the job's own failure text, ``InvalidSpec`` when the
-        container refuses the hyperparameters, ``Retryable`` when it was ended from outside.
+        container refuses the hyperparameters, ``Retryable`` when it was ended from outside. What
+        ``on_round`` raises leaves the job running.
+        """
+        ...
+
+    def end(self, name: str) -> None:
+        """End the job of this name if it runs; its result is not adopted then."""
+        ...
+
+    def tidy(self, names: str, keep: Collection[str], newest: int) -> int:
+        """Forget ended jobs whose whole name matches a pattern; how many.
+
+        Kept are running jobs, those named in ``keep``, and the ``newest`` of the others.
         """
         ...
 

@@ -126,12 +126,13 @@ _KNOWN: dict[str, _Parser] = {
     "seed": _integer("(-inf, +inf)"),
     "seed_per_iteration": _one_of("true", "false"),
     "nthread": _integer("[1, +inf)"),
+    "csv_weights": _integer("[0, 1]"),
     "verbosity": _integer("[0, 3]"),
 }
 # The container takes these; here they would be ignored, so they are refused instead.
 _ELSEWHERE = frozenset(
     {
-        *("csv_weights", "_kfold", "_num_cv_round", "_tuning_objective_metric", "updater"),
+        *("_kfold", "_num_cv_round", "_tuning_objective_metric", "updater"),
         *("save_model_on_termination", "use_dask_gpu_training", "process_type", "dsplit"),
         *("aft_loss_distribution", "aft_loss_distribution_scale", "predictor", "sketch_eps"),
         *("single_precision_histogram", "deterministic_histogram", "max_cached_hist_node"),
