@@ -74,12 +74,13 @@ class Contributions:
 
     ``values`` are in the model's margin, ``(rows, columns + 1)``, the last column the bias, or
     ``(rows, classes, columns + 1)``; ``rows`` ``(rows, columns)`` are the encoded rows; ``sources``
-    names for each column the feature that it encodes.
+    names for each column the feature that it encodes. For images ``image`` is their shape.
     """
 
     values: Array
     rows: Array
     sources: tuple[str, ...]
+    image: tuple[int, int, int] | None = None  # height, width, channels, when columns are pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -201,7 +201,11 @@ def _contributions(replayed: Replay | None, features: FeatureSpec) -> Contributi
     if replayed is None or replayed.contributions is None or replayed.contributions_rows is None:
         return None
     sources = tuple(one.name for one in features.features for _ in one.columns)
-    return Contributions(replayed.contributions, replayed.contributions_rows, sources)
+    first = features.features[0]
+    image = None
+    if first.kind == "image":
+        image = (first.height, first.width, 1 if first.mode == "grey" else 3)
+    return Contributions(replayed.contributions, replayed.contributions_rows, sources, image)
 
 
 def _by_row(predictions: np.ndarray | None) -> np.ndarray | None:

@@ -239,10 +239,9 @@ def _report(
     evidence: Evidence,
     profile: dict[str, Any],
 ) -> dict[str, bytes]:
-    from ml_control.services.plots import learning_curve
-    from ml_control.services.report import render
+    from ml_control.services.report import compose
 
-    html = render(
+    report = compose(
         verdict=verdict,
         model=model,
         rounds=result.rounds,
@@ -251,6 +250,7 @@ def _report(
         champion_predictions=evidence.champion_predictions_test,
         labels=evidence.labels,
         profile=profile,
+        contributions=evidence.contributions,
     )
-    platform.lake.put(f"{model.prefix}/report.html", html)
-    return {"learning_curve": learning_curve(result.rounds, result.best_iteration)}
+    platform.lake.put(f"{model.prefix}/report.html", report.html)
+    return report.plots
