@@ -68,31 +68,30 @@ def doctored(home, path, tables):
         buffer = io.BytesIO()
         frame.with_columns(pl.col("diagnosis").replace(swap)).write_parquet(buffer)
         return buffer.getvalue()
-    return (
-        path.read_bytes().replace(b'"seq":1', b'"seq":1').replace(b'"version":"', b'"version":"0')
-    )
+    if "_manifests" in str(path):
+        return path.read_bytes().replace(b'"version":"', b'"version":"0')
+    return path.read_bytes().replace(b'"max":', b'"max":1')
 
 
 @pytest.mark.parametrize("name", ["train.csv", "validation.csv", "test_features.csv"])
 def test_channel_files_replaced_before_training_never_reach_a_model(
     published, served_template, name
 ):
-    """Derived files that were changed are refused or made anew: the model is the very same."""
+    """Derived files that were changed are refused by name; made anew, the model is the same."""
     home = published
     home.stopped([["train"]], "trainer.train", "before").kill()
     (path,) = (home.folder / "lake" / "artifacts" / NAME / "channels").glob(f"*/{name}")
     lines = path.read_bytes().splitlines(keepends=True)
-    swapped(path, b"".join(reversed(lines)))
+    swapped(path, b"".join(lines[: len(lines) // 2]))
 
     home.released()
     answer = home.start(ALL[2:]).answer()
 
-    if "error" in answer:
-        assert "BadObject" == answer["error"]["kind"], answer
-        assert name in answer["error"]["object"] + answer["error"]["reason"]
-        assert home.registry.models.candidate(NAME) is None
-        shutil.rmtree(path.parent)
-        home.do(ALL[2:])
+    assert "BadObject" == answer["error"]["kind"], answer
+    assert str(path) == answer["error"]["object"]
+    assert home.registry.models.candidate(NAME) is None
+    shutil.rmtree(path.parent)
+    home.do(ALL[2:])
     assert served_template.first == home.registry.rollouts.get(NAME).champion
     home.check_serving()
 
