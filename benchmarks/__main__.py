@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "landing")
+NAMES = ("tick", "burst", "serving", "landing")
 
 
 def main() -> None:
