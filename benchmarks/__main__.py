@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "run", "landing")
+NAMES = ("tick", "serving", "run", "landing", "burst")
 
 
 def main() -> None:
