@@ -17,7 +17,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD = 65_536
 MAX_CONNECTIONS = 512
 HEAD_SECONDS = 15.0
-_CLOSING_SECONDS = 5.0
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -83,14 +82,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.waiting[self] = None
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (ours says more)
-        """Refuse what the parser did not understand, after the answer that is still due."""
-        if not self._in_head and self.cycle is not None and not self.cycle.response_complete:
-            if not self.cycle.more_body:  # it is whole, and what followed it is not
-                self.cycle.keep_alive = False
-                self.flow.pause_reading()
-                return
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        """Refuse what the parser did not understand."""
         self._refuse(*(self._refusal or _NO_REQUEST))
 
     def check(self, now: float) -> None:
@@ -98,8 +90,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport is None:
             return
         elapsed = now - self._since
-        if self.transport.is_closing():
-            if elapsed > self.request_seconds + _CLOSING_SECONDS:
+        if self.transport.is_closing() or self.transport.get_write_buffer_size():
+            if elapsed > self.request_seconds:
                 self.transport.abort()  # its caller does not read
         elif self in self.waiting:
             if self._in_head and elapsed > self.head_seconds:
@@ -110,6 +102,14 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _refuse(self, status: int, message: str) -> None:
+        """Answer a refusal and close; but first the answer that is still due, if there is one."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            if not self.cycle.more_body:  # the request is whole, and what followed it is not
+                self.cycle.keep_alive = False
+                self.flow.pause_reading()
+                return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         body = json.dumps({"status": status, "message": message}).encode() + b"\n"
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nconnection: close\r\n"
