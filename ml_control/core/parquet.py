@@ -61,9 +61,7 @@ class ParquetReader:
             self._check_type(column, schema[self._columns[column]])
         self._total = int(self._tried(lambda: self._scan.select(pl.len()).collect()).item())
         if not self._total:
-            raise BadObject(
-                name, "has columns and no rows", "put a file with rows in its place"
-            )
+            raise BadObject(name, "has columns and no rows", "put a file with rows in its place")
         # Compressed texts may grow severalfold.
         size = max(8 * len(found), 4 * path.stat().st_size // self._total)
         self._rows = max(1, min(rows, _BLOCK_BYTES // size))
