@@ -23,7 +23,6 @@ from ml_control.core.records import (
 )
 from ml_control.errors import BadObject, NotProven, Retryable
 from ml_control.platform import Platform
-from ml_control.services.drift import drift_reference
 from ml_control.services.intake import quarantine, stage_of
 from ml_control.services.objects import concat, read_object, read_objects
 
@@ -293,6 +292,7 @@ def _stage(
 def _audit(platform: Platform, pipeline: Pipeline, manifest: ProcessedManifest, run: str) -> Audit:
     """Run the checks on the bytes that were staged, not on what was in memory."""
     from ml_control.services.audit import Auditor, quality_digest
+    from ml_control.services.drift import drift_reference
 
     auditor = Auditor(pipeline.spec, pipeline.suite, drift_reference(platform, pipeline))
     for file in manifest.files:
