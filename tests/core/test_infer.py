@@ -232,7 +232,12 @@ def test_refusals_write_nothing(tmp_path: Path):
         (tmp_path / "ok", sample, "chrun", "is no column of the sample"),
         (tmp_path / "ok", sample, None, "is needed for a sample of tables"),
         (tmp_path / "ok", flat, None, "lies in no label folder"),
-        (tmp_path / "ok", empty, None, "neither CSV, Parquet or JSON-lines files nor PNG or JPEG images"),
+        (
+            tmp_path / "ok",
+            empty,
+            None,
+            "neither CSV, Parquet or JSON-lines files nor PNG or JPEG images",
+        ),
     ]:
         with pytest.raises(InvalidSpec, match=re.escape(reason)):
             scaffold(folder, source, target)
