@@ -44,8 +44,10 @@ def quantiles_of(
     places = np.asarray(shares) * (len(ordered) - 1)
     below = np.floor(places).astype(np.int64)
     above = np.minimum(below + 1, len(ordered) - 1)
-    found: NDArray[np.float64] = ordered[below]
-    return found + (ordered[above] - found) * (places - below)
+    found: NDArray[np.float64] = ordered[below] + (ordered[above] - ordered[below]) * (
+        places - below
+    )
+    return found
 
 
 def counts_in(ordered: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,7 +25,6 @@ from ml_control.core.records import (
 from ml_control.errors import BadObject, NotProven, Retryable
 from ml_control.lake import Lake
 from ml_control.platform import Platform
-from ml_control.services.drift import drift_reference
 from ml_control.services.intake import quarantine, stage_of
 from ml_control.services.objects import empty, verify
 from ml_control.services.staging import Stage
@@ -275,6 +274,7 @@ def _examine(
     """Profile and audit the parts as they were staged, read back one at a time."""
     from ml_control.core.profile import Profiler
     from ml_control.services.audit import Auditor, quality_digest
+    from ml_control.services.drift import drift_reference
 
     profiler = Profiler(pipeline.spec)
     auditor = Auditor(pipeline.spec, pipeline.suite, drift_reference(platform, pipeline))

@@ -7,9 +7,10 @@ from typing import Any
 
 from ml_control.core.digests import canonical
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import Dataset, ModelVersion, ProcessedManifest
-from ml_control.errors import BadObject, MlControlError, Retryable
+from ml_control.core.records import Dataset, ModelVersion
+from ml_control.errors import MlControlError, Retryable
 from ml_control.platform import Platform
+from ml_control.services.dataset import load_processed
 
 
 def drift_reference(platform: Platform, pipeline: Pipeline) -> dict[str, Any] | None:
@@ -26,6 +27,8 @@ def drift_reference(platform: Platform, pipeline: Pipeline) -> dict[str, Any] | 
         found = _profile(platform, model.dataset)
     except MlControlError as error:
         found = {"unavailable": f"{error.object}: {error.reason}"}
+    except ValueError as error:  # a manifest that is no such JSON
+        found = {"unavailable": " ".join(str(error).split())[:200]}
     return {**found, "model": model.version, "dataset": model.dataset.digest}
 
 
@@ -51,15 +54,8 @@ def _profile(platform: Platform, dataset: Dataset) -> dict[str, Any]:
             return kept
     except (Retryable, ValueError):
         pass  # not made yet, or damaged: made again
-    merged = merge([_manifest(platform, part.path, part.digest).profile for part in dataset.parts])
+    merged = merge(
+        [load_processed(platform, part.path, part.digest).profile for part in dataset.parts]
+    )
     platform.lake.put(path, canonical(merged))
     return merged
-
-
-def _manifest(platform: Platform, path: str, digest: str) -> ProcessedManifest:
-    manifest = ProcessedManifest.model_validate_json(platform.lake.get(path))
-    if manifest.digest != digest:
-        raise BadObject(
-            path, "is not the manifest that was published", "restore the object from a backup"
-        )
-    return manifest
