@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "landing")
+NAMES = ("tick", "serving", "landing", "training")
 
 
 def main() -> None:
