@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_control.cli.context import App
+from ml_control.cli.progress import rounds_shown
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed
 
@@ -109,7 +110,8 @@ def _ingest(
 def train(app: App, instance: DagsterInstance, pipeline: Pipeline) -> None:
     """Run the train job in this process. Raises the refusal of its first failed step."""
     job = app.definitions.resolve_job_def(f"{pipeline.name}__train")
-    execute(job, instance)
+    with rounds_shown():
+        execute(job, instance)
     registry = app.platform.registry
     rollout = registry.rollouts.get(pipeline.name)
     model = registry.models.get(pipeline.name, rollout.champion or "")

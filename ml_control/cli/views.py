@@ -110,12 +110,16 @@ def events(
 
 @click.command()
 @click.argument("pipeline")
+@click.option("--trials", "tried", is_flag=True, help="The trials of tuning instead.")
 @as_json_option
 @click.pass_obj
-def models(app: App, pipeline: str, as_json: bool) -> None:
-    """Every model version with its verdict."""
+def models(app: App, pipeline: str, tried: bool, as_json: bool) -> None:
+    """Every model version with its verdict, or every trial of tuning."""
     from ml_control.services.views import models as view
 
+    if tried:
+        _trials(app, pipeline, as_json=as_json)
+        return
     found = view(app.platform, app.pipeline(pipeline))
     if as_json:
         print_json({"models": found})
@@ -141,6 +145,31 @@ def models(app: App, pipeline: str, as_json: bool) -> None:
         f"{pipeline}: models (* live)",
         ["version", "made", "rows", "partitions", "verdict", "test metrics"],
         rows,
+    )
+
+
+def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
+    from ml_control.services.views import trials as view
+
+    found = view(app.platform, app.pipeline(pipeline))
+    if as_json:
+        print_json({"trials": found})
+        return
+    print_table(
+        f"{pipeline}: trials (* best of its search)",
+        ["search", "trial", "hyperparameters", "value", "rounds", "state", "seconds"],
+        [
+            [
+                item["study"].removeprefix("study-")[:8],
+                ("* " if item["best"] else "  ") + str(item["number"]),
+                " ".join(f"{name}={value}" for name, value in item["params"].items()),
+                "-" if item["value"] is None else f"{item['watched']}={item['value']:.5f}",
+                item["rounds_kept"] or item["rounds"],
+                item["state"],
+                f"{item['seconds']:.1f}",
+            ]
+            for item in found
+        ],
     )
 
 

@@ -200,7 +200,8 @@ def _whole(rows: Rows, common: Mapping[str, Any]) -> Any:
     import xgboost
 
     data = np.empty((rows.count, rows.features), np.float32)
-    ends: dict[str, list[Floats]] = {"label": []} | ({"weight": []} if rows.weighted else {})
+    names = ["label", "weight"] if rows.weighted else ["label"]
+    ends: dict[str, list[Floats]] = {name: [] for name in names}
     filled = 0
     for block in rows.blocks():
         part = block.pop("data")
@@ -220,12 +221,12 @@ def _iterator(rows: Rows, cache: str = "") -> Any:
             self._left: Iterator[dict[str, Floats]] = iter(())
             super().__init__(str(rows.path.with_name(f"{cache}-pages")) if cache else None)
 
-        def next(self, give: Any) -> int:
+        def next(self, give: Any) -> bool:
             block = next(self._left, None)
             if block is None:
-                return 0
+                return False
             give(**block)
-            return 1
+            return True
 
         def reset(self) -> None:
             self._left = rows.blocks(_PAGE if cache else _BLOCK)

@@ -86,10 +86,16 @@ class LocalTrainer:
             return _result(job, folder, reported, adopted=adopted)
 
     def end(self, name: str) -> None:
-        """End the job of this name if it runs; whoever waits for it gets ``Retryable``."""
-        process = read_json(self._root / name / "process.json") if _NAME.fullmatch(name) else None
-        if process is not None and alive(process["pid"], process["started"]):
-            end(process["pid"], process["started"])
+        """End the job of this name if it runs, and drop its inputs; waiters get ``Retryable``."""
+        folder = self._root / name
+        if not _NAME.fullmatch(name) or not folder.is_dir():
+            return
+        with exclusive(self._root / f"{name}.lock", _LOCK_SECONDS, f"training job {name}"):
+            process = read_json(folder / "process.json")
+            if process is not None and alive(process["pid"], process["started"]):
+                end(process["pid"], process["started"])
+            for place in ("input/data", "scratch"):
+                shutil.rmtree(folder / place, ignore_errors=True)
 
     def tidy(self, names: str, keep: Collection[str], newest: int) -> int:
         """Remove the folders of ended jobs, but those to keep and the newest; how many."""

@@ -140,7 +140,7 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def tidy(platform: Platform, pipeline: Pipeline, used: Channels) -> None:
+def tidy(used: Channels) -> None:
     """Remove channel folders but those in use and the newest, and what a killed writer left.
 
     A running training job has its own links to its files, so this can never take them away. The

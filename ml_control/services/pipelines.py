@@ -26,6 +26,7 @@ from ml_control.services.screening import (
     screen,
 )
 from ml_control.services.suites import validate_suite
+from ml_control.services.tuning import check_ranges
 from ml_control.spec import PipelineSpec
 
 FILE = "defs.yaml"
@@ -130,6 +131,7 @@ def assemble(spec: PipelineSpec, folder: Path, allowed_env: tuple[str, ...] = ()
     except ValidationError as error:
         raise _explained(error, source, None) from error
     container(spec.training.container)
+    check_ranges(spec.training, str(source))
     suite: Mapping[str, Any] | None = None
     if spec.quality.expectations is not None:
         suite = _suite(spec, folder)

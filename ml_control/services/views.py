@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Decision, ModelVersion, Verdict
+from ml_control.core.tuning import Trial, best_of
 from ml_control.platform import Platform
 from ml_control.services.reconcile import endpoint_name, unproven
 from ml_control.services.requests import given_up, waiting
@@ -106,6 +107,22 @@ def models(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
                 "report": platform.lake.uri(f"{model.prefix}/report.html"),
             }
         )
+    return found
+
+
+def trials(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Every trial of every search for hyperparameters, search by search; the best is marked."""
+    studies: dict[str, list[Trial]] = {}
+    for body in platform.registry.models.study(pipeline.name, ""):
+        trial = Trial.model_validate(body)
+        studies.setdefault(trial.study, []).append(trial)
+    found = []
+    for made in studies.values():
+        best = best_of(made)
+        for trial in made:
+            shown = trial.to_json()
+            shown["rounds"] = len(shown.pop("curve"))
+            found.append({**shown, "best": trial == best})
     return found
 
 

@@ -131,7 +131,8 @@ def _point(words: Words) -> Words:
     u = np.uint64
     apart = words ^ u(0x2E2E2E2E2E2E2E2E)
     found = (apart - u(0x0101010101010101)) & ~apart & u(0x8080808080808080)
-    return found & (~found + u(1))
+    lowest: Words = found & (~found + u(1))
+    return lowest
 
 
 def _without(words: Words, point: Words) -> Words:
@@ -149,7 +150,8 @@ def _other_than_digits(words: Words) -> NDArray[np.bool_]:
 
     u = np.uint64
     over, under = words + u(0x4646464646464646), words - u(0x3030303030303030)
-    return ((over | under) & u(0x8080808080808080)) != 0
+    other: NDArray[np.bool_] = ((over | under) & u(0x8080808080808080)) != 0
+    return other
 
 
 def _number(words: Words) -> Words:
