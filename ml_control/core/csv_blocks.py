@@ -140,7 +140,6 @@ class CsvReader:
 
     def _texts(self, block: bytes) -> pl.DataFrame:
         """A block without quotes: every comma separates."""
-        import polars as pl
 
         if b"\r" in block:
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
