@@ -55,7 +55,9 @@ def _write(file: Path, rows: int) -> None:
                 drawn = rng.normal(size=n) * 100
                 table[f"f{i}"] = drawn.round(3) if i % 4 else rng.integers(0, 1000, n)
             table["city"] = np.array(CITIES)[rng.integers(0, len(CITIES), n)]
-            table["bought"] = np.array(["no", "yes"])[(table["f1"] > 0).astype(int)]
+            table["bought"] = np.array(["no", "yes"])[
+                (table["f1"] + rng.normal(size=n) * 100 > 0).astype(int)
+            ]
             frame = pl.DataFrame(table)
             gaps = pl.Series(rng.random(n) < 0.05)
             frame = frame.with_columns(pl.when(gaps).then(None).otherwise(pl.col("f2")).alias("f2"))
