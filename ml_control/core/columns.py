@@ -140,7 +140,7 @@ def useless(column: Column) -> str | None:
     discrete = column.whole or column.numbers is None
     if every and column.rows > 1 and discrete and _IDENTIFIER.search(column.words):
         return "looks like an identifier: a different value in every row"
-    if discrete and _REFERENCE.search(column.words) and column.distinct > column.present // 2:
+    if discrete and _REFERENCE.search(column.words) and 2 * column.distinct >= column.present:
         return f"looks like an identifier: {column.distinct} different values"
     if every and column.whole and column.rows >= 20:
         low, high = column.extent

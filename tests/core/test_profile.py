@@ -1,5 +1,7 @@
 """Profiles: what a table looks like, and many tables as one."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_control.core.digests import canonical
-from ml_control.core.profile import MAX_LEVELS, merge, profile
+from ml_control.core.profile import MAX_LEVELS, Profiler, merge, profile
 from ml_control.errors import BadObject
 from ml_control.spec import PipelineSpec
 
@@ -140,3 +142,55 @@ def test_profiles_of_other_columns_do_not_merge():
         merge([one, other])
     with pytest.raises(BadObject, match="none to merge"):
         merge([])
+
+
+@settings(max_examples=40, deadline=None)
+@given(NUMBERS, st.lists(st.integers(0, 40), max_size=4))
+def test_blocks_give_the_profile_of_the_whole(numbers: list, cuts: list[int]):
+    """However the rows are cut into blocks, the profile is exactly that of one frame."""
+    frame = table(numbers)
+    ends = [0, *sorted(min(cut, frame.height) for cut in cuts), frame.height]
+    profiler = Profiler(spec())
+
+    for start, end in pairwise(ends):
+        profiler.add(frame[start:end])
+
+    assert profile(frame, spec()) == profiler.result()
+
+
+def test_beyond_the_sample_counts_stay_exact():
+    """Of 400,000 rows, counts, range, mean and levels are exact and quantiles close."""
+    rng = np.random.default_rng(8)
+    numbers = rng.normal(0, 300, 400_000).round(3)
+    frame = table(numbers.tolist()).with_columns(
+        n=pl.when(pl.int_range(pl.len()) % 10 == 0).then(None).otherwise(pl.col("n"))
+    )
+    profiler = Profiler(spec())
+    for start in range(0, 400_000, 70_000):
+        profiler.add(frame[start : start + 70_000])
+
+    found = profiler.result()["features"]["n"]
+    present = frame["n"].drop_nulls()
+    inside = present.filter(present <= 1000).to_numpy()
+
+    assert (len(inside), 40_000) == (found["count"], found["missing"])
+    assert len(present) - len(inside) == found["outside"]
+    assert (inside.min(), inside.max()) == (found["min"], found["max"])
+    assert pytest.approx(inside.mean(), rel=1e-9) == found["mean"]
+    assert pytest.approx(len(inside)) == sum(found["bins"]["counts"])
+    assert (found["min"], found["max"]) == (found["bins"]["edges"][0], found["bins"]["edges"][-1])
+    for share, value in found["quantiles"].items():
+        assert pytest.approx(float(share), abs=0.01) == float((inside <= value).mean())
+
+
+def test_a_value_of_many_rows_merges_exactly():
+    """A spike stays at its value, whatever edges the other partitions have around it."""
+    rng = np.random.default_rng(9)
+    days = [np.where(rng.random(400) < 0.8, 0.0, rng.gamma(2, 100, 400)) for _ in range(6)]
+    days.append(np.zeros(100))
+
+    bins = merge([profile(table(day.tolist()), spec()) for day in days])["features"]["n"]["bins"]
+
+    zeros = sum(int((day == 0).sum()) for day in days)
+    assert (0.0, np.nextafter(0, 1)) == tuple(bins["edges"][:2])
+    assert pytest.approx(zeros) == bins["counts"][0]
