@@ -22,8 +22,7 @@ leave_out_unused()
 from ml_control.local.algorithm import main
 status = main(["--prefix", sys.argv[1]])
 """
-_PANDAS = (
-    """
+_PANDAS = """
 import sys, pandas, xgboost
 from pathlib import Path
 def matrix(name):
@@ -31,12 +30,10 @@ def matrix(name):
     table = pandas.concat([pandas.read_csv(f, header=None) for f in files])
     return xgboost.DMatrix(table.iloc[:, 1:], label=table[0], nthread=2)
 train, validation = matrix("train"), matrix("validation")
-params = {"objective": "binary:logistic", "eval_metric": "logloss", "nthread": 2, "seed": 0}
-xgboost.train(params, train, %d, evals=[(train, "train"), (validation, "validation")])
+params = {{"objective": "binary:logistic", "eval_metric": "logloss", "nthread": 2, "seed": 0}}
+xgboost.train(params, train, int(sys.argv[2]), evals=[(train, "train"), (validation, "validation")])
 status = 0
-"""
-    % ROUNDS
-)
+""".format()
 _PEAK = """
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
 sys.exit(status)
@@ -87,7 +84,7 @@ def _measure(name: str, program: str, prefix: Path) -> tuple[float, float, float
     """(wall s, user+sys s, peak MB) of a program in a fresh process."""
     before, began = os.times(), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", program + _PEAK, str(prefix)],
+        [sys.executable, "-c", program + _PEAK, str(prefix), str(ROUNDS)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -121,7 +121,8 @@ def _since(words: Words, before: NDArray[np.int64]) -> Words:
     """The words with their first ``before`` characters (0 to 8 of them) replaced by "0"."""
     keep, zeros = _masks()
     at = before.clip(0, 8)
-    return (words & keep[at]) | zeros[at]
+    kept: Words = (words & keep[at]) | zeros[at]
+    return kept
 
 
 def _point(words: Words) -> Words:
@@ -140,9 +141,10 @@ def _without(words: Words, point: Words) -> Words:
     import numpy as np
 
     u = np.uint64
-    below = (point >> u(7)) - u(1)
+    below: Words = (point >> u(7)) - u(1)
     upto = below | (point << u(1)) - (point >> u(7))
-    return (words & below) << u(8) | words & ~upto
+    closed: Words = (words & below) << u(8) | words & ~upto
+    return closed
 
 
 def _other_than_digits(words: Words) -> NDArray[np.bool_]:
