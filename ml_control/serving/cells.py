@@ -121,7 +121,8 @@ def _since(words: Words, before: NDArray[np.int64]) -> Words:
     """The words with their first ``before`` characters (0 to 8 of them) replaced by "0"."""
     keep, zeros = _masks()
     at = before.clip(0, 8)
-    return (words & keep[at]) | zeros[at]
+    filled: Words = (words & keep[at]) | zeros[at]
+    return filled
 
 
 def _point(words: Words) -> Words:
