@@ -27,6 +27,10 @@ LARGE_BYTES = 16 << 10
 _AT_ONCE = 2
 
 
+class Gone(Exception):
+    """The caller hung up: nobody is left to answer."""
+
+
 class Answering:
     """Computes answers with two predictors of the same model, so that neither waits for the other.
 
@@ -46,8 +50,8 @@ class Answering:
     ) -> tuple[int, str, bytes]:
         """(status, content type, body) for a request's body. Raises what reading it raises.
 
-        ``gone`` returns or raises once the caller has hung up: then its work is dropped if it
-        has not begun, and ``asyncio.CancelledError`` raised.
+        ``gone`` returns once the caller has hung up: then its work is dropped if it has not begun,
+        and ``Gone`` raised.
         """
         if len(body) < LARGE_BYTES:
             rows = read(body, self._small.num_features)
@@ -58,10 +62,10 @@ class Answering:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                work.cancel()
-            return await work
+                raise Gone
+            return work.result()
         finally:
-            # Also when this task is cancelled at the end of a drain.
+            # What has begun goes on, and its answer is dropped. Also at the end of a drain.
             work.cancel()
             watch.cancel()
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_control.serving.answering import Answering
+from ml_control.serving.answering import Answering, Gone
 from ml_control.serving.deployed import Deployment
 from ml_control.serving.invocations import JSON, Output, choose_accept, choose_reader
 from ml_control.serving.predictor import Predictor
@@ -39,10 +39,6 @@ class _Answer:
     kind: str = ""
     body: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-class _Gone(Exception):
-    """The caller hung up: nobody is left to answer."""
 
 
 class _Inbox:
@@ -72,7 +68,7 @@ class _Inbox:
     async def discard(self) -> None:
         """Read on within bounds and forget it, until the caller has sent all or hung up."""
         size = 0
-        with contextlib.suppress(TimeoutError, _Gone):
+        with contextlib.suppress(TimeoutError, Gone):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while not self.complete and size <= _LINGER_BYTES:
                     size += len(await self._next())
@@ -80,7 +76,7 @@ class _Inbox:
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise _Gone
+            raise Gone
         self.complete = not message.get("more_body", False)
         part: bytes = message.get("body", b"")
         return part
@@ -122,7 +118,7 @@ class Application:
             answer = await self._route(scope["method"], scope["path"], headers, inbox)
         except Refused as refused:
             answer = _refusal(refused)
-        except _Gone:
+        except Gone:
             return
         except Exception as error:
             log(f"error {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
