@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-WARM_UP = 0.5
+WARM_UP = 0.1
 
 
 def main(port: int, file: str, connections: int, seconds: float) -> None:
@@ -29,7 +29,7 @@ def main(port: int, file: str, connections: int, seconds: float) -> None:
         waiting.register(connection, selectors.EVENT_READ, [b"", time.perf_counter()])
     times: list[float] = []
     begin = time.perf_counter() + WARM_UP
-    while (now := time.perf_counter()) < begin + seconds:
+    while (now := time.perf_counter()) < begin + seconds or not times:
         for key, _ in waiting.select():
             connection, state = key.fileobj, key.data
             assert isinstance(connection, socket.socket)

@@ -16,14 +16,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ml_control.serving.answering import Answering, Gone
 from ml_control.serving.deployed import Deployment
-from ml_control.serving.invocations import (
-    JSON,
-    Output,
-    choose_accept,
-    choose_reader,
-    render,
-)
+from ml_control.serving.invocations import JSON, Output, choose_accept, choose_reader
 from ml_control.serving.predictor import Predictor
 from ml_control.serving.refused import Refused
 
@@ -46,10 +41,6 @@ class _Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class _Gone(Exception):
-    """The caller hung up: nobody is left to answer."""
-
-
 class _Inbox:
     """The request's body as it arrives; ``complete`` once nothing more can come."""
 
@@ -69,10 +60,15 @@ class _Inbox:
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    async def hung_up(self) -> None:
+        """Return once the caller has hung up. Only after the whole body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def discard(self) -> None:
         """Read on within bounds and forget it, until the caller has sent all or hung up."""
         size = 0
-        with contextlib.suppress(TimeoutError, _Gone):
+        with contextlib.suppress(TimeoutError, Gone):
             async with asyncio.timeout(_LINGER_SECONDS):
                 while not self.complete and size <= _LINGER_BYTES:
                     size += len(await self._next())
@@ -80,26 +76,23 @@ class _Inbox:
     async def _next(self) -> bytes:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            raise _Gone
+            raise Gone
         self.complete = not message.get("more_body", False)
         part: bytes = message.get("body", b"")
         return part
 
 
 class Application:
-    """The ASGI application. Predictions run in the event loop's thread, one after the other:
-    a request is short, and a booster shared between threads is not.
-    """
+    """The ASGI application. ``predictors`` are two of the same model, see ``Answering``."""
 
     def __init__(
         self,
         deployment: Deployment,
-        predictor: Predictor,
+        predictors: tuple[Predictor, Predictor],
         proof: str,
         read_seconds: float = READ_SECONDS,
     ) -> None:
         self._deployment = deployment
-        self._predictor = predictor
         self._proof = proof.encode()
         # In every answer, so that a caller knows which deployment refused or predicted.
         self._origin = (b"x-ml-control-instance", deployment.instance.encode())
@@ -107,8 +100,10 @@ class Application:
         self._runtime_path = f"/endpoints/{deployment.name}/invocations"
         self._limit = deployment.max_content_length
         self._output = Output()
+        small, large = predictors
         if deployment.selected:
-            self._output = Output(deployment.selected, predictor.objective, predictor.num_class)
+            self._output = Output(deployment.selected, small.objective, small.num_class)
+        self._answering = Answering(small, large, self._output)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, with a status and a sentence."""
@@ -123,7 +118,7 @@ class Application:
             answer = await self._route(scope["method"], scope["path"], headers, inbox)
         except Refused as refused:
             answer = _refusal(refused)
-        except _Gone:
+        except Gone:
             return
         except Exception as error:
             log(f"error {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
@@ -177,9 +172,7 @@ class Application:
             raise Refused(
                 408, f"the body did not arrive within {self._read_seconds:g} seconds; send it whole"
             ) from None
-        rows = read(body, self._predictor.num_features)
-        status, kind, answer = render(self._predictor.predict(rows), accept, self._output)
-        return _Answer(status, kind, answer)
+        return _Answer(*await self._answering.answer(read, body, accept, inbox.hung_up))
 
 
 def _only(allowed: str, method: str, path: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ml_control.serving.refused import Refused, check_cells, check_finite, columns_refused
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DELIMITERS = ",;\t|"
+# A cell of its own behind each row, infinite as float32 and therefore in no row that is taken.
+_END_OF_ROW = b",9e99"
+_OF_THREAD = threading.local()
 _BOM = b"\xef\xbb\xbf"
 # Spelled out because float() also takes '1_000' and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -33,7 +36,7 @@ def parse_csv(body: bytes, num_features: int) -> NDArray[np.float32]:
     rows = _parse_plain(body, num_features)
     if rows is None:
         rows = _parse_any(body, num_features)
-    check_finite(rows)
+        check_finite(rows)
     return rows
 
 
@@ -62,39 +65,33 @@ def _parse_plain(body: bytes, num_features: int) -> NDArray[np.float32] | None:
     import numpy as np
 
     body = body.rstrip(b"\r\n")
-    rows = body.count(b"\n") + 1
-    if num_features < 2 or b"[" in body or not _is_matrix(body, rows, num_features):
+    if num_features < 2 or b"[" in body:
         return None
+    # CR is white space in JSON, so CRLF needs no care.
+    marked = body.replace(b"\n", _END_OF_ROW + b",")
+    rows = (len(marked) - len(body)) // len(_END_OF_ROW) + 1
     try:
-        # CR is white space in JSON, so CRLF needs no care.
-        document = b"[%b]" % (body if rows == 1 else body.replace(b"\n", b","))
-        numbers = _parser().parse(document).as_buffer(of_type="d")
+        numbers = _parser().parse(b"[%b%b]" % (marked, _END_OF_ROW)).as_buffer(of_type="d")
     except (ValueError, TypeError, RuntimeError):  # the last for integers beyond 64 bits
         return None
-    values = np.frombuffer(numbers, np.float64)
-    if values.size != rows * num_features:
+    cells = np.frombuffer(numbers, np.float64)
+    if cells.size != rows * (num_features + 1):
         return None
     with np.errstate(over="ignore"):
-        return values.astype(np.float32).reshape(rows, num_features)
+        values = cells.reshape(rows, -1)[:, :num_features].astype(np.float32)
+    # As many marks as rows: when none is among the values, each row has its own at its end.
+    return values if np.isfinite(values).all() else None
 
 
-def _is_matrix(body: bytes, rows: int, width: int) -> bool:
-    """Whether every line has exactly ``width`` cells between commas."""
-    import numpy as np
-
-    if rows == 1 or body.count(b",") != rows * (width - 1):
-        return rows == 1 and body.count(b",") == width - 1
-    text = np.frombuffer(body, np.uint8)
-    ends = (text == ord(b",")) | (text == ord(b"\n"))
-    # As many lines and commas as there must be: so the lines are equal if each ends in its place.
-    return bool((text[np.flatnonzero(ends)[width - 1 :: width]] == ord(b"\n")).all())
-
-
-@cache
 def _parser() -> Any:
+    """This thread's parser: it holds one document at a time."""
     import simdjson
 
-    return simdjson.Parser()
+    try:
+        return _OF_THREAD.parser
+    except AttributeError:
+        _OF_THREAD.parser = simdjson.Parser()
+        return _OF_THREAD.parser
 
 
 def _parse_any(body: bytes, num_features: int) -> NDArray[np.float32]:

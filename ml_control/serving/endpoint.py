@@ -38,11 +38,14 @@ from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.predictor import Predictor
 
 DRAIN_SECONDS = 30
+_SWITCH_SECONDS = 0.001
 _IMPORTED = time.time()
 
 
-def load(folder: Path) -> tuple[Deployment, Predictor]:
-    """The deployment in a folder and its model, after every check that serving needs.
+def load(folder: Path) -> tuple[Deployment, tuple[Predictor, Predictor]]:
+    """The deployment in a folder and its model twice, after every check that serving needs.
+
+    Twice, because small and large requests are answered in threads of their own.
 
     Raises ``InvalidSpec`` for an unreadable ``deployment.json``, ``NotProven`` when the archive
     is not the one deployed or must not be served, ``PlatformFailed`` when this interpreter's
@@ -72,7 +75,8 @@ def load(folder: Path) -> tuple[Deployment, Predictor]:
             f"this interpreter has {xgboost.__version__}",
             "start the server with the container's interpreter",
         )
-    return deployment, Predictor(unpack(archive, wanted))
+    model = unpack(archive, wanted)
+    return deployment, (Predictor(model), Predictor(model))
 
 
 def started_at() -> float:
@@ -115,7 +119,7 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
 
     from ml_control.serving.protocol import HEAD_SECONDS, GuardedProtocol
 
-    deployment, predictor = load(folder)
+    deployment, predictors = load(folder)
     # With the protocol named, asyncio sets TCP_NODELAY; without it every answer waits 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -133,7 +137,7 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
             _announce(folder, port, deployment.instance, token)
             log(
                 f"serving {deployment.name} {deployment.model_version} on 127.0.0.1:{port} "
-                f"({'direct' if predictor.direct else 'DMatrix'} prediction)"
+                f"({'direct' if predictors[0].direct else 'DMatrix'} prediction)"
             )
 
         async def on_tick(self, counter: int) -> bool:
@@ -145,7 +149,7 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
             return await super().on_tick(counter)
 
     config = uvicorn.Config(
-        Application(deployment, predictor, sha256(token.encode()), read_seconds),
+        Application(deployment, predictors, sha256(token.encode()), read_seconds),
         http=Protocol,
         loop="uvloop",
         lifespan="off",
@@ -156,6 +160,8 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
         timeout_keep_alive=75,  # longer than any client's pool keeps an idle connection
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+    # So that a thread that reads a body slowly, in Python, holds up the loop for this long only.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     # After draining, uvicorn raises the signal again under the handlers it found here.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _terminated)

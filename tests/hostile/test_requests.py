@@ -135,7 +135,7 @@ def test_a_body_that_does_not_arrive_is_given_up(served):
 def test_bytes_that_are_not_http_are_refused(served, request_bytes):
     """What is no request gets 400 or a closed connection; no predictions, no crash."""
     try:
-        answer = served.raw(request_bytes + b"\r\n\r\n")
+        answer = served.prompt(request_bytes + b"\r\n\r\n")
     except ConnectionError:
         answer = b""
 
