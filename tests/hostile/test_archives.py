@@ -125,7 +125,7 @@ TABLE = [
     Row("empty", lambda: b"", "not_gzip", A, "empty"),
     Row("zip", zipped, "not_gzip", A, "zip"),
     Row("plain tar", lambda: tar(MODEL), "not_gzip", A, "tar without gzip"),
-    Row("bare model", lambda: GOOD, "not_gzip", A, "does not begin"),
+    Row("bare model", lambda: GOOD, "not_gzip", A, "bare json booster"),
     Row("gzip of no tar", lambda: gzip.compress(b"a" * 2048), "not_tar", A),
     Row("gzip of nothing", lambda: gzip.compress(b""), "not_tar", A),
     Row("no members", archive, "missing_model", A),
