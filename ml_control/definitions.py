@@ -14,36 +14,43 @@ from types import ModuleType
 import dagster as dg
 
 from ml_control.components.platform import platform_defs
+from ml_control.errors import MlControlError
 from ml_control.resources.instance import skip_welcome_window
-from ml_control.services.pipelines import FILE
+from ml_control.services.pipelines import FILE, read_pipeline
 from ml_control.settings import load_settings
 
 _logger = logging.getLogger("ml_control")
 
 
-def load_pipelines(root: Path) -> tuple[list[dg.Definitions], dict[str, str]]:
+def load_pipelines(
+    root: Path, allowed_env: tuple[str, ...] = ()
+) -> tuple[list[dg.Definitions], dict[str, str]]:
     """Definitions of each pipeline folder, and the reason for each one that does not load.
 
-    The folder is read as a package without code, so that Dagster's errors name file and line,
-    its UI links to the YAML, and a stray ``.py`` beside it is not run.
+    A file is first read as the commands read it, so that both refuse the same, before Dagster
+    expands its templates or its aliases. The folder is read as a package without code, so that
+    Dagster's errors name file and line, its UI links to the YAML, and a stray ``.py`` beside it is
+    not run.
     """
     from dagster.components.core.component_tree import ComponentTree
 
-    module = ModuleType("ml_control_pipelines")
-    module.__path__ = [str(root)]
-    module.__file__ = None
-    sys.modules[module.__name__] = module
-    tree = ComponentTree(defs_module=module, project_root=root)
     platform = platform_defs()
     loaded: list[dg.Definitions] = []
     broken: dict[str, str] = {}
     for file in sorted(root.glob(f"*/{FILE}")) if root.is_dir() else []:
         try:
+            read_pipeline(file, allowed_env)
+            # A tree for each: Dagster reads a whole tree before it builds any part of it.
+            module = ModuleType(f"ml_control_pipelines_{file.parent.name}")
+            module.__path__ = [str(file.parent)]
+            module.__file__ = None
+            sys.modules[module.__name__] = module
+            tree = ComponentTree(defs_module=module, project_root=root)
             definitions = tree.build_defs(file.parent)
             dg.Definitions.merge(definitions, platform).resolve_all_job_defs()
         except Exception as error:  # one broken pipeline must not hide the others
             cause: BaseException = error
-            while cause.__cause__ is not None:
+            while cause.__cause__ is not None and not isinstance(cause, MlControlError):
                 cause = cause.__cause__
             broken[file.parent.name] = str(cause)
             continue
@@ -59,7 +66,7 @@ def load_definitions() -> dg.Definitions:
         # Dagster marks the component features we use as beta, once for every asset.
         warnings.simplefilter("ignore", dg.BetaWarning)
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        loaded, broken = load_pipelines(settings.pipelines)
+        loaded, broken = load_pipelines(settings.pipelines, settings.yaml_env)
     for name, reason in broken.items():
         _logger.error("pipeline %s is left out: %s", name, reason)
     return dg.Definitions.merge(*loaded, platform_defs(str(settings.home)))

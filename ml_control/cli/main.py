@@ -24,6 +24,8 @@ COMMANDS = {
     "run": "runs",
     "backfill": "runs",
     "replay": "runs",
+    "backup": "backups",
+    "restore": "backups",
     "predict": "serving",
     "verify": "serving",
     "status": "views",

@@ -50,6 +50,7 @@ class Event(Record):
     version: str
     size: int
     path: str  # where the bytes are: a lake key that is never written twice
+    put: str = ""  # the act of putting it that was last recorded, if its source can tell them apart
     seq: int = 0
     recorded_at: float = 0.0
     state: EventState = "pending"
@@ -117,7 +118,14 @@ class ProcessedManifest(Record):
 
     @cached_property
     def digest(self) -> str:
-        """Names the content: the bytes of the files and the transformation that made them."""
+        """Names the content: the bytes of the files, the transformation that made them, and what
+        is told of them here, for features are fitted to the profile.
+        """
+        return digest_of([self.digest_of_files, self.rows, self.splits, self.profile])
+
+    @cached_property
+    def digest_of_files(self) -> str:
+        """The name without what is told of the files: how earlier versions named the content."""
         return digest_of(
             [self.pipeline, self.partition, self.transform_digest, [f.digest for f in self.files]]
         )
@@ -161,11 +169,15 @@ class Published(Record):
 
 
 class Request(Record):
-    """The last run asked for a partition: level-based retries count from it."""
+    """The runs asked for a partition's work: level-based retries count from it.
+
+    ``attempt`` counts runs that began; ``asked`` the requests made since, of which none began yet.
+    """
 
     key: str
-    attempt: int
-    at: float
+    attempt: int = 0
+    asked: int = 0
+    at: float = 0.0
 
 
 class PartitionState(Record):
@@ -290,6 +302,7 @@ class Lease(Record):
     stage: str
     holder: str
     token: int  # grows with every holder: a write with an older token is refused
+    nonce: str = ""  # never given out twice, also not after the registry went back in time
     expires_at: float
 
 

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ml_control.errors import Conflict
+from ml_control.errors import Conflict, PlatformFailed
 
 _POLL_SECONDS = 0.02
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace a file's content at once and durably: a reader sees the old or the new, whole."""
+    """Replace a file's content at once and durably: a reader sees the old or the new, whole.
+
+    Raises ``PlatformFailed`` when the disk refuses; the old content stays.
+    """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
@@ -26,8 +29,20 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+    except OSError as error:
+        raise refused_by_disk(path, error) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def refused_by_disk(what: object, error: OSError) -> PlatformFailed:
+    """The typed refusal for something that could not be written."""
+    return PlatformFailed(
+        str(what),
+        f"could not be written: {error.strerror or error}",
+        "free space or correct permissions, then retry",
+    )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -75,8 +90,9 @@ def exclusive(path: Path, timeout: float, what: str) -> Iterator[None]:
                     holder=_holder(handle),
                 )
             time.sleep(_POLL_SECONDS)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # a note for whoever waits; a full disk has no room
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(handle)

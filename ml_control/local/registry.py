@@ -2,6 +2,10 @@
 
 WAL with ``BEGIN IMMEDIATE``: a writer waits for its turn instead of failing in mid-transaction,
 as deferred transactions do by the million under six writers. No work happens inside one.
+
+Every record carries a checksum, because SQLite finds a damaged page only where the damage hits its
+own structure. A file that was lost, emptied, replaced or damaged is refused: what is true must
+never begin again from nothing while the lake still holds what it was about.
 """
 
 from __future__ import annotations
@@ -9,8 +13,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +23,104 @@ from ml_control.errors import Conflict, PlatformFailed, Retryable
 from ml_control.ports import TABLES, Check, Item, Put, Table
 
 _PAGE = 1000
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS "{name}" (
+_COLUMNS = "pk, sk, idx, version, body, sum"
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS "{name}" (
   pk TEXT NOT NULL, sk TEXT NOT NULL, idx TEXT, version INTEGER NOT NULL, body TEXT NOT NULL,
-  PRIMARY KEY (pk, sk)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS "{name}_idx" ON "{name}" (idx, sk) WHERE idx IS NOT NULL;
-"""
+  sum INTEGER, PRIMARY KEY (pk, sk)
+) WITHOUT ROWID""",
+    'CREATE INDEX IF NOT EXISTS "{name}_idx" ON "{name}" (idx, sk) WHERE idx IS NOT NULL',
+)
+# What the file system refuses; every other failure of SQLite means that the file is damaged.
+_REFUSED = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
+RESTORE = "restore it with 'ml-control restore FILE'; nothing was changed"
 
 
 class SqliteTables:
     """``ports.Tables`` over one file. Each thread and each process has its own connection."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: Path | None = None, patience: float = 30.0) -> None:
+        """``data``: the folder of what the registry is about. Where that holds something, an
+        absent or empty registry was lost, and ``PlatformFailed`` is raised instead of a new one
+        being made. ``patience``: seconds that a writer waits for its turn.
+        """
         self._path = path
         self._local = threading.local()
+        self.patience = patience
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not _has_content(path):
+            self._refuse_lost(data)
         with self._errors("opened"):
-            connection = self._connection()
-            known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-            if not {f"{name}_idx" for name in TABLES} <= known:
-                connection.executescript("".join(_SCHEMA.format(name=name) for name in TABLES))
+            if not _is_whole(self._connection(create=True)):
+                self._refuse_lost(data)
+                self._create()
 
-    def _connection(self) -> sqlite3.Connection:
+    def _create(self) -> None:
+        """Make the tables that are absent, all or none, and what later versions added."""
+        with self._transaction() as connection:
+            for name in TABLES:
+                for statement in _SCHEMA:
+                    connection.execute(statement.format(name=name))
+                known = {row[1] for row in connection.execute(f'PRAGMA table_info("{name}")')}
+                if "sum" not in known:
+                    connection.execute(f'ALTER TABLE "{name}" ADD COLUMN sum INTEGER')
+
+    def _refuse_lost(self, data: Path | None) -> None:
+        """Refuse to begin anew beside what an earlier registry was about."""
+        left = next((path for path in data.glob("*/*")), None) if data else None
+        if left is None or _has_tables(self._path):  # made by another process meanwhile
+            return
+        raise PlatformFailed(
+            str(self._path),
+            f"is missing or empty, but {data} holds what an earlier registry was about",
+            f"{RESTORE}. To begin anew, move {data} away as well",
+        )
+
+    def _connection(self, *, create: bool = False) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None)
+        if connection is not None:
+            self._require_same()
+            return connection
+        if not create and not self._path.exists():
+            raise PlatformFailed(str(self._path), "is not there any more", RESTORE)
+        connection = sqlite3.connect(self._path, timeout=self.patience, isolation_level=None)
+        try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            self._local.connection = connection
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._local.connection, self._local.file = connection, _identity(self._path)
         return connection
+
+    def _require_same(self) -> None:
+        """Our connection is to the file that has the name now. Raises ``Retryable`` once if not:
+        what is being done was decided on another registry; what is done next reads the new one.
+        """
+        if _identity(self._path) == self._local.file:
+            return
+        self.close()
+        raise Retryable(
+            str(self._path),
+            "was replaced or removed while this process used it",
+            "try again: it is read anew",
+        )
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
-                raise Retryable(
-                    str(self._path), f"registry is locked: {error}", "try again; end stuck writers"
-                ) from error
-            raise PlatformFailed(
-                str(self._path), f"registry could not be {what}: {error}", "free space, then retry"
-            ) from error
         except sqlite3.DatabaseError as error:
+            name, path = getattr(error, "sqlite_errorname", "") or "", str(self._path)
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise Retryable(
+                    path, f"registry is locked: {error}", "try again; end stuck writers"
+                ) from error
+            step = "free space or correct permissions, then retry"
             raise PlatformFailed(
-                str(self._path),
+                path,
                 f"registry could not be {what}: {error}",
-                "restore registry.db from a backup; nothing was changed",
+                step if name.startswith(_REFUSED) else RESTORE,
             ) from error
 
     @contextmanager
@@ -74,11 +129,13 @@ class SqliteTables:
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
+                self._require_same()  # again: it may have been replaced while we waited
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                with suppress(sqlite3.ProgrammingError):  # closed, for it is another's file
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
@@ -94,7 +151,7 @@ class SqliteTables:
             row = (
                 self._connection()
                 .execute(
-                    f'SELECT pk, sk, idx, version, body FROM "{table}" WHERE pk = ? AND sk = ?',  # noqa: S608 - a Literal
+                    f'SELECT {_COLUMNS} FROM "{table}" WHERE pk = ? AND sk = ?',  # noqa: S608 - a Literal
                     (pk, sk),
                 )
                 .fetchone()
@@ -145,7 +202,7 @@ class SqliteTables:
                 rows = (
                     self._connection()
                     .execute(
-                        f'SELECT pk, sk, idx, version, body FROM "{table}" WHERE {column} = ? '  # noqa: S608
+                        f'SELECT {_COLUMNS} FROM "{table}" WHERE {column} = ? '  # noqa: S608
                         f"{bounds} {condition} ORDER BY sk {order}, pk {order} LIMIT {size}",
                         values,
                     )
@@ -187,55 +244,101 @@ class SqliteTables:
             return [_put(connection, write) for write in writes]
 
 
-def _item(row: tuple[str, str, str | None, int, str]) -> Item:
-    pk, sk, index, version, text = row
-    return Item(pk, sk, _body(pk, sk, text), index, version)
-
-
-def _body(pk: str, sk: str, text: str) -> dict[str, Any]:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now; None when there is none."""
     try:
-        body: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise PlatformFailed(
-            f"{pk} {sk}",
-            f"the registry's record is no JSON: {error}",
-            "restore registry.db from a backup; nothing was changed",
-        ) from error
-    return body
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _is_whole(connection: sqlite3.Connection) -> bool:
+    """Whether all tables are there, in today's form."""
+    known = {
+        row[0]: row[1] or "" for row in connection.execute("SELECT name, sql FROM sqlite_master")
+    }
+    return all(f"{name}_idx" in known and "sum INTEGER" in known.get(name, "") for name in TABLES)
+
+
+def _has_tables(path: Path) -> bool:
+    """Whether any of the tables is in the file. A file that is no registry has none."""
+    if not _has_content(path):
+        return False
+    with suppress(sqlite3.Error):
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        finally:
+            connection.close()
+        return bool(known & set(TABLES))
+    return True  # damaged: said so when it is read
+
+
+def _sum(pk: str, sk: str, index: str | None, body: str) -> int:
+    return zlib.crc32("\0".join((pk, sk, index or "", body)).encode("utf-8", "surrogatepass"))
+
+
+def _item(row: tuple[str, str, str | None, int, str, int | None]) -> Item:
+    pk, sk, index, version, text, checksum = row
+    return Item(pk, sk, _body(pk, sk, index, text, checksum), index, version)
+
+
+def _body(pk: str, sk: str, index: str | None, text: str, checksum: int | None) -> dict[str, Any]:
+    """The record's JSON; one that an earlier version wrote has no checksum."""
+    why = ""
+    if checksum is not None and checksum != _sum(pk, sk, index, text):
+        why = "it is not as it was written: its checksum differs"
+    else:
+        try:
+            body: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            why = f"it is no JSON: {error}"
+        else:
+            return body
+    raise PlatformFailed(f"{pk} {sk}", f"the registry's record is damaged: {why}", RESTORE)
 
 
 def _put(connection: sqlite3.Connection, write: Put) -> bool:
     item = write.item
     body = json.dumps(dict(item.body), ensure_ascii=False, separators=(",", ":"))
-    table = write.table
-    if write.expect == 0:
-        cursor = connection.execute(
-            f'INSERT INTO "{table}" VALUES (?, ?, ?, 1, ?) ON CONFLICT DO NOTHING',  # noqa: S608
-            (item.pk, item.sk, item.index, body),
+    table, checksum = write.table, _sum(item.pk, item.sk, item.index, body)
+    if write.expect is None or write.expect == 0:
+        conflict = (
+            "NOTHING"
+            if write.expect == 0
+            else "UPDATE SET idx = excluded.idx, body = excluded.body, sum = excluded.sum, "
+            "version = version + 1"
         )
-    elif write.expect is None:
         cursor = connection.execute(
-            f'INSERT INTO "{table}" VALUES (?, ?, ?, 1, ?) ON CONFLICT (pk, sk) DO UPDATE '  # noqa: S608
-            "SET idx = excluded.idx, body = excluded.body, version = version + 1",
-            (item.pk, item.sk, item.index, body),
+            f'INSERT INTO "{table}" ({_COLUMNS}) VALUES (?, ?, ?, 1, ?, ?) '  # noqa: S608
+            f"ON CONFLICT (pk, sk) DO {conflict}",
+            (item.pk, item.sk, item.index, body, checksum),
         )
     else:
         cursor = connection.execute(
-            f'UPDATE "{table}" SET idx = ?, body = ?, version = version + 1 '  # noqa: S608
+            f'UPDATE "{table}" SET idx = ?, body = ?, sum = ?, version = version + 1 '  # noqa: S608
             "WHERE pk = ? AND sk = ? AND version = ?",
-            (item.index, body, item.pk, item.sk, write.expect),
+            (item.index, body, checksum, item.pk, item.sk, write.expect),
         )
     return cursor.rowcount == 1
 
 
 def _require(connection: sqlite3.Connection, check: Check) -> None:
     row = connection.execute(
-        f'SELECT body FROM "{check.table}" WHERE pk = ? AND sk = ?',  # noqa: S608
+        f'SELECT {_COLUMNS} FROM "{check.table}" WHERE pk = ? AND sk = ?',  # noqa: S608
         (check.pk, check.sk),
     ).fetchone()
     if row is None:
         raise Conflict(f"{check.pk} {check.sk}", "it is not there", "read again and decide anew")
-    body = _body(check.pk, check.sk, row[0])
+    body = _item(row).body
     for name, value in check.equals.items():
         if body.get(name) != value:
             raise Conflict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ class Leases:
             stage=stage,
             holder=holder,
             token=(int(item.body["token"]) if item else 0) + 1,
+            nonce=secrets.token_hex(8),
             expires_at=self._clock() + self._seconds,
         )
         try:
@@ -61,7 +63,7 @@ class Leases:
     def renew(self, lease: Lease) -> None:
         """Extend the lease. Raises ``Conflict`` when it was lost to someone else."""
         item = self._tables.get(_TABLE, _pk(lease.pipeline), lease.stage)
-        if item is None or item.body.get("token") != lease.token:
+        if item is None or not _is(item, lease):
             raise Conflict(
                 f"{lease.pipeline} {lease.stage}",
                 f"the lease of {lease.holder} was taken over",
@@ -73,11 +75,27 @@ class Leases:
     def release(self, lease: Lease) -> None:
         """Give the lease back; harmless when it was lost already."""
         item = self._tables.get(_TABLE, _pk(lease.pipeline), lease.stage)
-        if item is not None and item.body.get("token") == lease.token:
+        if item is not None and _is(item, lease):
             try:
                 self._write(lease.model_copy(update={"expires_at": 0.0}), expect=item.version)
             except Conflict:
                 return
+
+    def catch_up(self, lease: Lease, seen: int) -> None:
+        """Give the lease back with its counter at ``seen`` at least, so that the next is beyond it.
+
+        For a registry restored from a backup that is older than what a token has already been
+        shown to. Raises ``Conflict`` when the lease was lost: then it is we who are behind.
+        """
+        item = self._tables.get(_TABLE, _pk(lease.pipeline), lease.stage)
+        if item is None or item.body.get("token") != lease.token:
+            raise Conflict(
+                f"{lease.pipeline} {lease.stage}",
+                f"the lease of {lease.holder} was taken over",
+                "end this run; its work cannot be published",
+            )
+        done = lease.model_copy(update={"token": max(seen, lease.token), "expires_at": 0.0})
+        self._write(done, expect=item.version)
 
     def holder(self, pipeline: str, stage: str) -> Lease | None:
         """The live lease, if someone holds one."""
@@ -99,8 +117,13 @@ class Leases:
         return now < lease.expires_at <= now + 2 * self._seconds
 
     def fence(self, lease: Lease) -> Check:
-        """The condition that a publishing transaction carries: the token is still ours."""
-        return Check(_TABLE, _pk(lease.pipeline), lease.stage, {"token": lease.token})
+        """The condition that a publishing transaction carries: the lease is still ours.
+
+        The token alone would not do: after a restore from a backup the numbers are given out
+        again, and a zombie from before could find its own. The nonce is given out once.
+        """
+        equals = {"token": lease.token, "nonce": lease.nonce}
+        return Check(_TABLE, _pk(lease.pipeline), lease.stage, equals)
 
     @contextmanager
     def hold(self, pipeline: str, stage: str, holder: str) -> Iterator[Lease]:
@@ -130,6 +153,11 @@ class Leases:
         index = _index(lease.pipeline) if lease.expires_at else None
         item = Item(_pk(lease.pipeline), lease.stage, lease.to_json(), index)
         self._tables.transact([Put(_TABLE, item, expect)])
+
+
+def _is(item: Item, lease: Lease) -> bool:
+    body = item.body
+    return body.get("token") == lease.token and body.get("nonce") == lease.nonce
 
 
 def _pk(pipeline: str) -> str:

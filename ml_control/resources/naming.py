@@ -48,7 +48,7 @@ def check_name(name: str) -> str:
 
 
 def check_metadata(check: CheckOutcome | GateResult) -> dict[str, Any]:
-    """A check's details as Dagster metadata; a check's table is shown as one."""
+    """A check's details as Dagster metadata: its table as one, its numbers each by name."""
     details = dict(check.details if isinstance(check, CheckOutcome) else check.evidence)
     found: dict[str, Any] = {"reason": check.reason}
     if table := details.pop("table", None):
@@ -57,5 +57,9 @@ def check_metadata(check: CheckOutcome | GateResult) -> dict[str, Any]:
         if check.observed is not None:
             found["observed"] = float(check.observed)
         found["required"] = check.required
+    else:  # numbers and marks by name: the UI plots them over the partitions
+        for key, value in details.items():
+            if isinstance(value, bool | int | float) and key not in found:
+                found[key] = value
     found["details"] = dg.MetadataValue.json(details)
     return found

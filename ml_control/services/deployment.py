@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import VARIANTS, Rollout, Variant
+from ml_control.core.records import VARIANTS, Lease, Rollout, Variant
 from ml_control.core.tolerance import allowed, scale_of
-from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed
+from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed, Retryable
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
 from ml_control.services.gatekeeper import Proven, require_once_proven, require_proven
+from ml_control.services.reconcile import STAGE, halt_unproven, require_known
+from ml_control.services.reconcile import endpoint_name as endpoint_name  # noqa: PLC0414 - found here too
 
-STAGE = "deploy"
 START_SECONDS = 120.0
 Say = Callable[[str], None]
 
@@ -49,7 +50,7 @@ def deploy(
         name = endpoint_name(pipeline, variant)
         has = "has this model already" if holder else f"starts with model {version[:12]}"
         say(f"variant {variant} {has}")
-        state = _serve(platform, name, proven)
+        state = _serve(platform, name, proven, lease)
         rows = answer_golden(platform, name, proven)
         say(f"{state.url} answered {rows} golden records as in training")
         if holder is None:
@@ -99,7 +100,7 @@ def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout
                 f"materialise {pipeline.name}/endpoint first",
             )
         name = endpoint_name(pipeline, variant)
-        _serve(platform, name, proven)
+        _serve(platform, name, proven, lease)
         answer_golden(platform, name, proven)
         after = rollout.model_copy(
             update={
@@ -123,12 +124,17 @@ def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout
 def ensure_serving(platform: Platform, pipeline: Pipeline) -> dict[str, EndpointState]:
     """Bring back every variant that the Rollout names, the live one first.
 
-    Only bytes with a passing verdict come back. While a run deploys, nothing is touched. What
-    keeps one variant down does not keep the other: the live one's error is raised at the end.
+    Only bytes with a passing verdict come back, and what serves without one is stopped first. While
+    a run deploys, nothing is touched. What keeps one variant down does not keep the other: the live
+    one's error is raised at the end, or ``Unknown`` when all that served had to be stopped.
     """
     rollout = platform.registry.rollouts.get(pipeline.name)
     states: dict[str, EndpointState] = {}
     refused: MlControlError | None = None
+    for variant, unknown in halt_unproven(platform, pipeline).items():
+        name = endpoint_name(pipeline, variant)
+        states[variant] = EndpointState(name, "Failed", reason=f"stopped: {unknown}")
+        refused = unknown if rollout.live is None else None
     for variant in sorted(rollout.variants, key=lambda name: name != rollout.live):
         name = endpoint_name(pipeline, variant)
         state = platform.endpoints.describe(name)
@@ -151,20 +157,41 @@ def _bring_back(platform: Platform, pipeline: Pipeline, variant: str) -> Endpoin
     """Serve what the Rollout names for a variant, read again under the deployer's lease."""
     registry = platform.registry
     name = endpoint_name(pipeline, variant)
-    with registry.leases.hold(pipeline.name, STAGE, f"keeper of {name}"):
+    with registry.leases.hold(pipeline.name, STAGE, f"keeper of {name}") as lease:
         entry = registry.rollouts.get(pipeline.name).variants[variant]
         proven = require_once_proven(platform, pipeline, entry.model_version)
-        state = _serve(platform, name, proven)
+        state = _serve(platform, name, proven, lease)
         answer_golden(platform, name, proven)
         return state
 
 
-def _serve(platform: Platform, name: str, proven: Proven) -> EndpointState:
-    """Serve these bytes under this name; if they are serving already, nothing changes."""
+def _serve(platform: Platform, name: str, proven: Proven, lease: Lease) -> EndpointState:
+    """Serve these bytes under this name; if they are serving already, nothing changes.
+
+    The lease's token goes along, so that a deployer which slept past its lease replaces nothing.
+    A holder whose token is refused all the same has a registry that was restored from a backup:
+    its counter catches up, and ``Retryable`` is raised, for the next lease is beyond it.
+    """
     model = proven.model
-    return platform.endpoints.deploy(
-        name, proven.archive, model.version, model.container, START_SECONDS
-    )
+    try:
+        return platform.endpoints.deploy(
+            name, proven.archive, model.version, model.container, START_SECONDS, lease.token
+        )
+    except OSError as error:
+        raise PlatformFailed(
+            f"endpoint {name}",
+            f"its files could not be written: {error}",
+            "free space or correct permissions; the earlier variant serves on",
+        ) from error
+    except Conflict as error:
+        if "seen" not in error.detail:
+            raise
+        platform.registry.leases.catch_up(lease, int(error.detail["seen"]))
+        raise Retryable(
+            f"endpoint {name}",
+            "it was deployed to by a later state of this registry, which has caught up now",
+            "do it again",
+        ) from error
 
 
 def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
@@ -231,6 +258,7 @@ def predict(
     rollout = platform.registry.rollouts.get(pipeline.name)
     live = rollout.live
     if live is None:
+        require_known(platform, pipeline)
         raise NotProven(
             f"{pipeline.name}", "no model is live", f"run 'ml-control run {pipeline.name}'"
         )
@@ -252,11 +280,6 @@ def predict(
         "model_version": entry.model_version,
         "predictions": [features.decode(row) for row in parse_predictions(reply.body)],
     }
-
-
-def endpoint_name(pipeline: Pipeline, variant: str) -> str:
-    """The endpoint of a variant: one name for ever, so that clients need no look-up."""
-    return f"{pipeline.name.replace('_', '-')}-{variant}"
 
 
 def _candidate(platform: Platform, pipeline: Pipeline) -> str:

@@ -89,7 +89,10 @@ def gather(
         # An archive whose answers are not finite reproduces nothing: the witness gate says no.
         with suppress(NotProven):
             reproduced = watched(
-                result.watched, channels.target("validation"), observed["validation"]
+                result.watched,
+                channels.target("validation"),
+                observed["validation"],
+                channels.weight(),
             )
     required = quality_digest(pipeline.spec, pipeline.suite)
     checks = tuple(

@@ -16,18 +16,28 @@ from pydantic import ValidationError
 from ml_control.core.containers import container
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import InvalidSpec, MlControlError
-from ml_control.services.expectations import validate_suite
+from ml_control.services.screening import (
+    LOADER,
+    MAX_BYTES,
+    did_you_mean,
+    known_at,
+    require_known_keys,
+    require_plain_keys,
+    screen,
+)
+from ml_control.services.suites import validate_suite
+from ml_control.services.tuning import check_ranges
 from ml_control.spec import PipelineSpec
 
 FILE = "defs.yaml"
 COMPONENT = "ml_control.components.ModelPipeline"
-_MAX_BYTES = 1_000_000
 _TEMPLATE = re.compile(r"\{\{(.*?)\}\}")
+_STATEMENT = re.compile(r"\{[%#]")  # Jinja's other brackets, which Dagster would act on
 _ENV = re.compile(r"^\s*env\.([A-Za-z_][A-Za-z0-9_]*)\s*$")
 _AUDIT_COLUMNS = ("width", "height", "brightness", "contrast")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LOADER):  # type: ignore[misc]
     """Names the line also of a value that only looks like a date or a number, as 2024-13-01."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
@@ -87,8 +97,9 @@ def read_pipeline(file: Path, allowed_env: tuple[str, ...] = ()) -> Pipeline | N
     """
     text = _text(file)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_aliases(text, file)
+        screen(text, file)
+        node = yaml.compose(text, Loader=LOADER)
+        require_plain_keys(node, file)
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
     except RecursionError as error:
         raise InvalidSpec(str(file), "nests too deeply", "correct the file") from error
@@ -101,6 +112,7 @@ def read_pipeline(file: Path, allowed_env: tuple[str, ...] = ()) -> Pipeline | N
         raise InvalidSpec(str(file), "has no type", f"begin with 'type: {COMPONENT}'")
     if document["type"] != COMPONENT:
         return None
+    require_known_keys(document, node, file)
     try:
         spec = PipelineSpec.model_validate(document.get("attributes") or {})
     except ValidationError as error:
@@ -119,6 +131,7 @@ def assemble(spec: PipelineSpec, folder: Path, allowed_env: tuple[str, ...] = ()
     except ValidationError as error:
         raise _explained(error, source, None) from error
     container(spec.training.container)
+    check_ranges(spec.training, str(source))
     suite: Mapping[str, Any] | None = None
     if spec.quality.expectations is not None:
         suite = _suite(spec, folder)
@@ -154,8 +167,8 @@ def audit_columns(spec: PipelineSpec) -> list[str]:
 
 def _text(file: Path) -> str:
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise InvalidSpec(str(file), f"is larger than {_MAX_BYTES:,} bytes", "make it smaller")
+        if file.stat().st_size > MAX_BYTES:
+            raise InvalidSpec(str(file), f"is larger than {MAX_BYTES:,} bytes", "make it smaller")
         return file.read_text("utf-8")
     except OSError as error:
         raise InvalidSpec(
@@ -163,16 +176,6 @@ def _text(file: Path) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidSpec(str(file), "is not UTF-8 text", "save it as UTF-8") from error
-
-
-def _refuse_aliases(text: str, file: Path) -> None:
-    for token in yaml.scan(text, Loader=yaml.SafeLoader):
-        if isinstance(token, yaml.AliasToken):
-            raise InvalidSpec(
-                f"{file}:{token.start_mark.line + 1}",
-                f"uses the alias *{token.value}",
-                "write the value out: aliases are how a small file becomes a huge one",
-            )
 
 
 def _resolve(value: Any, allowed: tuple[str, ...], file: Path) -> Any:
@@ -183,6 +186,12 @@ def _resolve(value: Any, allowed: tuple[str, ...], file: Path) -> Any:
         return [_resolve(item, allowed, file) for item in value]
     if not isinstance(value, str):
         return value
+    if found := _STATEMENT.search(value):
+        raise InvalidSpec(
+            str(file),
+            f"the template {found[0]} is not allowed",
+            "write the value: a pipeline file computes nothing",
+        )
 
     def look_up(match: re.Match[str]) -> str:
         name = _ENV.match(match[1])
@@ -207,6 +216,8 @@ def _explained(error: ValidationError, file: Path, node: yaml.Node | None) -> In
     where = f"{file}:{line}" if line else str(file)
     more = len(error.errors()) - 1
     given = "" if first["type"] in ("missing", "value_error") else f" (got {first['input']!r})"
+    if first["type"] == "extra_forbidden":
+        given += did_you_mean(path[-1], known_at(PipelineSpec, first["loc"][:-1]))
     also = f"; {more} more problems in this file" if more else ""
     return InvalidSpec(
         f"{where} {'.'.join(['attributes', *path])}",

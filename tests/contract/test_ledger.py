@@ -120,6 +120,40 @@ def test_repeated_notices_keep_the_order_of_the_puts(ledgers):
     assert "B" == newest(one)
 
 
+def test_an_older_content_put_after_the_clock_was_set_back_is_current(ledgers, clock):
+    """A, B, then A again with an earlier clock: it is another put; word of it again is not."""
+    one, other = ledgers
+    for version in ("A", "B"):
+        one.record(P, [event(version=version, put=f"first {version}")], [True])
+        run_all(one)
+    clock.now -= 1000
+
+    assert 1 == other.record(P, [event(version="A", put="second A")], [True])
+    assert 0 == one.record(P, [event(version="A", put="second A")], [True])
+    assert ("A", "pending") == (newest(one), states(one)["a.csv", "A"])
+
+
+def test_what_waits_is_summed_and_survives_a_death_in_between(ledgers, clock, monkeypatch):
+    """A writer that dies between its events and the sum hides nothing from the next reader."""
+    one, other = ledgers
+    one.record(P, [event("a.csv")], [True])
+    clock.now += 10
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.marks, "account", die)
+        with pytest.raises(KeyboardInterrupt):
+            one.record(P, [event("b.csv"), event("c.csv", partition="2026-11-23")], [True, True])
+
+    found = {m.partition: (m.objects, m.last_at - m.first_at) for m in other.waiting(P)}
+    assert {DAY: (2, 10.0), "2026-11-23": (1, 0.0)} == found
+    run_all(other)
+    assert ["2026-11-23"] == [mark.partition for mark in one.waiting(P)]
+    assert not one.is_open(P, DAY)
+
+
 @pytest.mark.parametrize("state", ["quarantined", "superseded", "parked"])
 def test_a_put_revives_what_was_set_aside(ledgers, state):
     """A version that was set aside is tried again when it is put again, keeping its attempts."""
@@ -320,6 +354,12 @@ class LedgerMachine(RuleBasedStateMachine):
         counts = self.ledger.counts(P)
         assert set(EVENT_STATES) == set(counts)
         assert len(self.known) == sum(counts.values())
+
+    @invariant()
+    def the_sums_are_those_of_the_events(self):
+        """What waits, in sum, is what is open, whoever died or was late."""
+        open_now = sum(v in ("pending", "claimed") for v in states(self.ledger).values())
+        assert open_now == sum(mark.objects for mark in self.ledger.waiting(P))
 
     @invariant()
     def done_stays_done(self):

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from drilling import ALL, DATA, DAYS, NAME, Home, write_pipeline
+from drilling import ALL, DATA, DAYS, NAME, NURSERY, Home, write_pipeline
 
 from ml_control.testing.samples import write_tumours
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery():
+    """The process that forks victims ends with the session."""
+    yield NURSERY
+    NURSERY.close()
 
 
 @pytest.fixture(scope="session")
@@ -72,8 +79,6 @@ def served(tmp_path, served_template, monkeypatch):
     """A home with a live model on variant a, its server running, and two proven newer ones."""
     home = served_template.copy(tmp_path / "home")
     monkeypatch.setenv("ML_CONTROL_HOME", str(home.folder))  # what its servers are known by
-    rollout = home.registry.rollouts.get(NAME)
-    entry = rollout.variants[rollout.live]
-    home.endpoints.ensure(entry.endpoint, entry.model_version, 60.0)
+    home.do([["serve"]])
     yield home
     home.end()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,6 +49,7 @@ def write_pipeline(folder, **training):
     document = yaml.safe_load((ROOT / "pipelines" / NAME / "defs.yaml").read_text())
     attributes = document["attributes"]
     del attributes["quality"]["expectations"]
+    attributes["source"]["quiet"] = "0 s"
     attributes["gates"] = {"metrics": {"auc": {"min": 0.8}}, "champion": {"margin": 0.2}}
     attributes["training"] = {
         "hyperparameters": {"num_round": 12, "max_depth": 3, "eta": 0.3},
@@ -58,22 +60,47 @@ def write_pipeline(folder, **training):
     (folder / NAME / "defs.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 
 
+class Nursery:
+    """The warm process that forks this test session's victims; started when first needed."""
+
+    def __init__(self):
+        self.popen = None
+
+    def fork(self, plan, home, folder, output):
+        """The process that does a plan."""
+        if self.popen is None:
+            self.popen = subprocess.Popen(
+                [sys.executable, str(VICTIM.with_name("nursery.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        order = {"plan": plan, "env": home.environment, "cwd": str(folder), "output": str(output)}
+        self.popen.stdin.write(json.dumps(order) + "\n")
+        self.popen.stdin.flush()
+        return psutil.Process(int(self.popen.stdout.readline()))
+
+    def close(self):
+        """End it; what it forked goes on."""
+        if self.popen is not None:
+            self.popen.stdin.close()
+            self.popen.wait(PATIENCE)
+            self.popen.stdout.close()
+            self.popen = None
+
+
+NURSERY = Nursery()
+
+
 class Process:
     """A victim: started, awaited at its marker, killed or paused, or let go on."""
 
     def __init__(self, home, plan, folder):
         self.marker = folder / "marker"
         self.output = folder / "output"
+        self.output.touch()
         plan = {"pipeline": NAME, "marker": str(self.marker), **plan}
-        with self.output.open("wb") as output:
-            self.popen = subprocess.Popen(
-                [sys.executable, str(VICTIM), json.dumps(plan)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=home.environment,
-                cwd=folder,
-            )
+        self.process = NURSERY.fork(plan, home, folder, self.output)
 
     @property
     def said(self):
@@ -87,32 +114,31 @@ class Process:
 
     def stands(self):
         """Wait until it stands at its point or has ended; whether it stands."""
-        until(lambda: self.marker.exists() or self.popen.poll() is not None, "marker or end")
+        until(lambda: self.marker.exists() or not self.process.is_running(), "marker or end")
         return self.marker.exists()
 
     def kill(self):
         """SIGKILL, and wait until it is gone."""
-        self.popen.kill()
-        self.popen.wait(PATIENCE)
+        self.process.kill()
+        self.process.wait(PATIENCE)
 
     def pause(self):
         """SIGSTOP, and wait until it stands still."""
-        process = psutil.Process(self.popen.pid)
-        process.suspend()
-        until(lambda: process.status() == psutil.STATUS_STOPPED, "a stopped process")
+        self.process.suspend()
+        until(lambda: self.process.status() == psutil.STATUS_STOPPED, "a stopped process")
 
     def go(self):
         """Let it go on from its point, also when it was paused."""
         self.marker.with_suffix(".go").touch()
-        psutil.Process(self.popen.pid).resume()
+        self.process.resume()
 
     def answer(self):
         """Wait for its end; gives how the work ended."""
-        self.popen.wait(PATIENCE)
+        self.process.wait(PATIENCE)
         try:
             return json.loads(self.said.splitlines()[-1])
         except (IndexError, ValueError):
-            raise AssertionError(f"it ended with {self.popen.returncode}: {self.said}") from None
+            raise AssertionError(f"it ended without an answer: {self.said}") from None
 
 
 class Home:
@@ -179,10 +205,19 @@ class Home:
         assert "done" in answer, answer
         return answer["done"]
 
-    def down(self):
-        """The real command that ends every process of the home."""
+    def refused(self, work, run="refused", **plan):
+        """Work that must end in a typed refusal; gives it. Every refusal names its next step."""
+        self.released()
+        answer = self.start(work, run, **plan).answer()
+        assert "error" in answer, answer
+        assert {"kind", "object", "reason", "next"} <= set(answer["error"])
+        assert answer["error"]["next"], answer
+        return answer["error"]
+
+    def command(self, *arguments):
+        """The real command of the home, in a process of its own: (status, stdout, stderr)."""
         done = subprocess.run(
-            [sys.executable, "-m", "ml_control", "down"],
+            [sys.executable, "-m", "ml_control", *arguments],
             env=self.environment,
             cwd=self.folder,
             capture_output=True,
@@ -190,7 +225,12 @@ class Home:
             timeout=PATIENCE,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    def down(self):
+        """The real command that ends every process of the home."""
+        code, _, said = self.command("down")
+        assert code == 0, said
 
     def alive(self, containing=""):
         """Processes that were started for this home and still run."""
@@ -210,12 +250,11 @@ class Home:
 
     def end(self):
         """End, by pid, whatever a drill left running."""
-        left = self.alive()
+        left = self.alive() + [p.process for p in self.processes if p.process.is_running()]
         for process in left:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(left, timeout=10)
-        for process in self.processes:
-            process.popen.wait(PATIENCE)
 
     # What must hold
 

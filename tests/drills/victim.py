@@ -4,16 +4,20 @@ Run as ``python victim.py PLAN`` with the home in the environment. PLAN is JSON:
 
     {"pipeline": "tumours", "run": "run-1", "work": [["take_in"], ["ingest"], ...],
      "stop": {"at": "lake.put", "when": "before", "match": "manifest", "nth": 1},
-     "marker": "/path"}
+     "limit": {"at": "lake.put", "match": ".parquet", "bytes": 1000},
+     "patience": 0.5, "marker": "/path"}
 
 The one call that ``stop`` names is wrapped on this process's own platform object, so product code
 knows nothing of it. When it is reached, the marker file appears and nothing goes on until a file
-``<marker>.go`` does; whoever waits for the marker may then kill or pause this process. The last
-line of the output says how the work ended: ``{"done": [...]}`` or ``{"error": {...}}``.
+``<marker>.go`` does; whoever waits for the marker may then kill or pause this process. ``limit``
+lets no file grow beyond so many bytes during the calls it names, by RLIMIT_FSIZE, as a full disk
+would; ``patience`` is how long it waits for the registry. The last line of the output says how the
+work ended: ``{"done": [...]}`` or ``{"error": {...}}``.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -24,6 +28,30 @@ from ml_control.errors import MlControlError
 from ml_control.platform import open_platform
 from ml_control.services.pipelines import read_folder
 from ml_control.settings import load_settings
+
+
+def limit(platform, at, size, match=""):
+    """Make the kernel refuse to let any file grow beyond ``size`` bytes during matching calls."""
+    import resource
+
+    module, _, path = at.rpartition(":")
+    *owners, name = path.split(".")
+    owner = importlib.import_module(module) if module else platform
+    for part in owners:
+        owner = getattr(owner, part)
+    original = getattr(owner, name)
+
+    def limited(*arguments, **options):
+        if match not in (str(arguments[0]) if arguments else ""):
+            return original(*arguments, **options)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            return original(*arguments, **options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    setattr(owner, name, limited)
 
 
 class Stop:
@@ -76,16 +104,16 @@ class Stop:
 
 def do(platform, pipeline, run, name, *arguments):
     """One piece of work, by the same services that assets, sensors and commands use."""
-    from ml_control.services import dataset, deployment, intake, training
+    from ml_control.services import dataset, deployment, intake, requests, training
 
     if name == "take_in":
         taken = intake.take_in(platform, pipeline, settle=0.0)
         return [taken.seen, taken.recorded, taken.refused]
     if name == "wanted":
-        found = intake.wanted(platform, pipeline, in_flight=set(), limit=10)
+        found = requests.plan(platform, pipeline, in_flight=set(), limit=10).wanted
         return [[item.partition, item.attempt] for item in found]
     if name == "ingest":
-        waiting = intake.partitions_with_work(platform, pipeline)
+        waiting = requests.partitions_with_work(platform, pipeline)
         waiting &= set(arguments) or waiting
         for partition in sorted(waiting):
             dataset.admit(platform, pipeline, partition, run)
@@ -100,6 +128,13 @@ def do(platform, pipeline, run, name, *arguments):
     if name == "serve":
         states = deployment.ensure_serving(platform, pipeline)
         return {variant: state.model_version for variant, state in states.items()}
+    if name == "decide":
+        from ml_control.services.retraining import observe_and_decide
+
+        _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
+        return [decision.train, decision.because]
+    if name == "predict":
+        return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
         return deployment.route(platform, pipeline, run, _quiet).to_json()
     if name == "cli":
@@ -116,12 +151,16 @@ def _quiet(_):
 def main(plan):
     """Do the plan; 0 when all of it was done, 1 after a refusal."""
     settings = load_settings()
-    platform = open_platform(settings)
-    pipeline = read_folder(settings.pipelines).get(plan["pipeline"])
-    if stop := plan.get("stop"):
-        path = stop.pop("at")
-        Stop(plan["marker"], **stop).install(platform, path)
     try:
+        platform = open_platform(settings)
+        pipeline = read_folder(settings.pipelines).get(plan["pipeline"])
+        platform.registry.tables.patience = plan.get("patience", 30.0)
+        platform.registry.tables.close()  # opened again, with that patience
+        if stop := plan.get("stop"):
+            path = stop.pop("at")
+            Stop(plan["marker"], **stop).install(platform, path)
+        if limited := plan.get("limit"):
+            limit(platform, limited["at"], limited["bytes"], limited.get("match", ""))
         done = [do(platform, pipeline, plan["run"], *item) for item in plan["work"]]
     except MlControlError as error:
         print(json.dumps({"error": error.to_dict()}), flush=True)
