@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from ml_control.core.records import Dataset
 from ml_control.errors import PlatformFailed
 from ml_control.platform import Platform
 from ml_control.services.dataset import load_processed, read_parquet
+from ml_control.services.golden import GoldenRows, synthetic
 from ml_control.services.seals import require_sealed, seal
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from ml_control.core.features import FeatureSpec
 
-GOLDEN_ROWS = 24
 SHARD_BYTES = 256 << 20  # a channel goes on in another file after so much
 KEPT = 3  # channel folders of a pipeline that stay, the newest
 _RUBBLE_SECONDS = 86_400.0
@@ -194,7 +194,7 @@ def _write(
 
     by_code = np.asarray(weights or [], dtype=np.float32)
     targets: dict[str, list[np.ndarray]] = {name: [] for name in HELD_OUT}
-    records: list[dict[str, Any]] = []
+    chosen = GoldenRows(features)
     with ExitStack() as stack:
         labelled = {name: _Shards(folder, name, stack) for name in SPLITS[:2]}
         bare = {n: stack.enter_context((folder / f"{n}_features.csv").open("wb")) for n in HELD_OUT}
@@ -211,15 +211,15 @@ def _write(
                 if split in bare:
                     bare[split].writelines(csv_lines(matrix))
                     targets[split].append(target)
-                elif len(records) < GOLDEN_ROWS:
-                    records += _records(part.head(GOLDEN_ROWS - len(records)), features)
+                elif split == "train":
+                    chosen.add(part)
     for name in HELD_OUT:
         empty = np.zeros(0, dtype=np.float32)
         kept = np.concatenate(targets[name]) if targets[name] else empty
         np.save(folder / f"{name}_target.npy", kept)
         if weights and name == "validation":
             np.save(folder / "validation_weight.npy", by_code[kept.astype(int)])
-    records += synthetic(features)
+    records = [*chosen.records(), *synthetic(features)]
     rows = "".join(f"{csv_row(features.encode_record(record))}\n" for record in records)
     (folder / "golden_features.csv").write_text(rows, "utf-8")
     (folder / RECORDS).write_text(json.dumps(records), "utf-8")
@@ -236,49 +236,3 @@ def write_test_features(
             part = frame.filter(frame["split"] == "test")
             if part.height:
                 stream.writelines(csv_lines(features.encode_frame(part)))
-
-
-def _records(part: pl.DataFrame, features: FeatureSpec) -> list[dict[str, Any]]:
-    names = [feature.name for feature in features.features]
-    records: list[dict[str, Any]] = part.select(names).to_dicts()
-    return records
-
-
-def synthetic(features: FeatureSpec) -> list[dict[str, Any]]:
-    """Records at the edges: everything missing, unseen categories, extremes on both sides."""
-    low: dict[str, Any] = {}
-    high: dict[str, Any] = {}
-    unseen: dict[str, Any] = {}
-    missing: dict[str, Any] = {}
-    for feature in features.features:
-        if feature.kind == "image":
-            size = feature.height * feature.width * (1 if feature.mode == "grey" else 3)
-            low[feature.name], high[feature.name] = [0] * size, [255] * size
-            unseen[feature.name] = [(7 * i) % 256 for i in range(size)]
-            missing[feature.name] = [128] * size
-        elif feature.kind == "number":
-            least = feature.min if feature.min is not None else -1e6
-            most = feature.max if feature.max is not None else 1e6
-            low[feature.name], high[feature.name] = least, most
-            unseen[feature.name], missing[feature.name] = most + 1.0, None
-        else:
-            first = feature.levels[0] if feature.levels else None
-            last = feature.levels[-1] if feature.levels else None
-            low[feature.name], high[feature.name] = first, last
-            unseen[feature.name], missing[feature.name] = "\u0000 never seen", None
-    return [low, high, unseen, missing]
-
-
-def golden_document(
-    records: list[dict[str, Any]], features: FeatureSpec, predictions: list[list[float]]
-) -> Mapping[str, Any]:
-    """What ``golden.json`` holds: raw records, their rows, and the trainer's own answers."""
-    from ml_control.core.features import csv_row
-
-    return {
-        "format": 1,
-        "columns": list(features.columns),
-        "records": records,
-        "rows": [csv_row(features.encode_record(record)) for record in records],
-        "predictions": predictions,
-    }

@@ -38,7 +38,6 @@ def require_proven(platform: Platform, pipeline: Pipeline, version: str) -> Prov
     """
     model, files = _authentic(platform, pipeline, version)
     version = model.version
-    unpack(files[ARCHIVE], container(model.container))  # what its record says it was proven for
     name = f"{pipeline.name} model {version[:12]}"
     champion = platform.registry.rollouts.get(pipeline.name).champion
     config = gate_config(pipeline.spec, quality_digest(pipeline.spec, pipeline.suite))
@@ -56,7 +55,8 @@ def require_proven(platform: Platform, pipeline: Pipeline, version: str) -> Prov
         raise Conflict(name, f"{moved} changed since its verdict", _again(pipeline))
     if not asked[0].passed:
         raise NotProven(name, _refusal(asked[0]), _fix(pipeline), failed=asked[0].failed)
-    _agrees(platform, pipeline, asked[0])
+    _complete(pipeline, asked[0])
+    _remembered(platform, pipeline, asked[0])
     golden: dict[str, Any] = json.loads(files[GOLDEN])
     return Proven(model, asked[0], files[ARCHIVE], files[FEATURES], golden)
 
@@ -64,7 +64,8 @@ def require_proven(platform: Platform, pipeline: Pipeline, version: str) -> Prov
 def require_once_proven(platform: Platform, pipeline: Pipeline, version: str) -> Proven:
     """Like :func:`require_proven` for a version that the Rollout already names.
 
-    Its verdict was asked when it was promoted; a later champion or gate does not unmake it.
+    Its verdict was asked when it was promoted; a later champion or gate does not unmake it. Raises
+    ``NotProven`` for other bytes, another container, no passing verdict, or an edited one.
     """
     model, files = _authentic(platform, pipeline, version)
     passed = [v for v in _verdicts(platform, pipeline, model.version) if v.passed]
@@ -74,6 +75,7 @@ def require_once_proven(platform: Platform, pipeline: Pipeline, version: str) ->
             "there is no passing verdict for it",
             _again(pipeline),
         )
+    _remembered(platform, pipeline, passed[0])
     golden: dict[str, Any] = json.loads(files[GOLDEN])
     return Proven(model, passed[0], files[ARCHIVE], files[FEATURES], golden)
 
@@ -93,22 +95,25 @@ def _verdicts(platform: Platform, pipeline: Pipeline, version: str) -> list[Verd
     return found
 
 
-def _agrees(platform: Platform, pipeline: Pipeline, verdict: Verdict) -> None:
-    """Raise ``NotProven`` when a passing verdict lacks a gate, or history remembers another one."""
-    name = f"{pipeline.name} model {verdict.model_version[:12]}"
+def _complete(pipeline: Pipeline, verdict: Verdict) -> None:
+    """Raise ``NotProven`` when a verdict under the present gates lacks one of them."""
     missing = set(gate_names(pipeline.spec)) - {gate.name for gate in verdict.gates}
     if missing:
         raise NotProven(
-            name,
+            f"{pipeline.name} model {verdict.model_version[:12]}",
             f"its recorded verdict lacks the gates {', '.join(sorted(missing))}",
             "restore the registry from a backup, or train again",
         )
+
+
+def _remembered(platform: Platform, pipeline: Pipeline, verdict: Verdict) -> None:
+    """Raise ``NotProven`` when history remembers another outcome of a passing verdict."""
     for decision in platform.registry.history.decisions(pipeline.name):
         about = decision.subject == verdict.model_version and decision.action.startswith("gated:")
         same = about and decision.details.get("verdict") == verdict.key
         if same and decision.action != "gated: passed":
             raise NotProven(
-                name,
+                f"{pipeline.name} model {verdict.model_version[:12]}",
                 f"its recorded verdict is yes, but history says {decision.action} "
                 f"({decision.because}): the record was changed",
                 "restore the registry from a backup, or train again",
@@ -139,6 +144,7 @@ def _authentic(
             f"its files are not the ones that were judged (their digest is {found[:12]})",
             f"restore {model.prefix} from a backup, or train again",
         )
+    unpack(files[ARCHIVE], container(model.container))  # what its record says it was proven for
     return model, files
 
 

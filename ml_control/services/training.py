@@ -19,12 +19,12 @@ from ml_control.ports import TrainingJob, TrainingResult
 from ml_control.services.audit import quality_digest
 from ml_control.services.channels import (
     Channels,
-    golden_document,
     profiles,
     tidy,
     write_channels,
 )
 from ml_control.services.evidence import ARCHIVE, FEATURES, GOLDEN, gather
+from ml_control.services.golden import golden_document
 from ml_control.services.progress import Say, teller
 from ml_control.services.seals import require_sealed
 from ml_control.services.selection import Selection, published_digest, select

@@ -70,8 +70,8 @@ def verify(
 
     ``features`` is a features.json that must fit the model, and the golden records if there are
     any. A refusal is a report that did not pass, not an error. Raises ``InvalidSpec`` for an
-    unknown container or an unusable golden or features file, ``PlatformFailed`` when nothing speaks against the
-    archive but the container's environment cannot be built to prove it.
+    unknown container or an unusable golden or features file, ``PlatformFailed`` when nothing
+    speaks against the archive but the container's environment cannot be built to prove it.
     """
     started = time.perf_counter()
     target = container(container_tag)

@@ -54,7 +54,7 @@ def test_sniff_reads_what_xgboost_saved(booster, form):
     """Format, saver, features, classes and objective are read from a real model's bytes."""
     actual = sniff(bytes(booster.save_raw(form)))
 
-    assert Booster(form, (3, 2, 0), 6, 3, "multi:softprob") == actual
+    assert Booster(form, (3, 2, 0), 6, 3, "multi:softprob", "gbtree", 5) == actual
 
 
 def test_sniff_does_not_believe_names_inside_the_model():
@@ -101,6 +101,17 @@ def test_sniff_reads_the_legacy_binary_head():
     assert Booster("binary", (1, 7, 0), 9, 0, None) == sniff(model)
 
 
+def test_sniff_knows_the_oldest_models_by_their_objective():
+    """Models of 1.0.0 and earlier have no magic; base64 hides nothing either."""
+    import base64
+
+    head = struct.pack("<fIiiiII", 0.5, 9, 0, 0, 0, 0, 0).ljust(136, b"\0")
+    names = b"".join(struct.pack("<Q", len(n)) + n for n in (b"binary:logistic", b"dart"))
+
+    assert Booster("binary", (1, 0, 0), 9, 0, "binary:logistic", "dart") == sniff(head + names)
+    assert sniff(b"bs64" + base64.b64encode(head + names)).kind == "dart"
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_sniff_knows_a_pickle_of_every_protocol(booster, protocol):
     """A pickle is recognised by its content; the old protocols have no magic bytes."""
@@ -133,6 +144,25 @@ def test_compatible_follows_the_measured_table(saved, form, tag, word):
 
     assert (word is None) == (reason is None)
     assert (word or "") in (reason or "")
+
+
+def test_a_dart_model_of_a_newer_xgboost_is_known_to_go_wrong():
+    """DART saved by 3.4.1 is misread by 3.2.0; other boosters only break the exact version."""
+    assert "misreads" in compatible((3, 4, 1), NOW, kind="dart", exact=False)
+    assert compatible((3, 4, 1), NOW, kind="gbtree", exact=False) is None
+
+
+@pytest.mark.parametrize("form", ["json", "ubj"])
+def test_rounds_behind_the_best_are_refused(booster, form):
+    """A 3.x container answers with all rounds, so those after early stopping's best are named."""
+    stopped = booster.copy()
+    stopped.set_attr(best_iteration="2")
+
+    findings = inspect_archive(pack(bytes(stopped.save_raw(form))), NOW).findings
+
+    assert [finding.rule for finding in findings] == ["early_stopping"]
+    stopped.set_attr(best_iteration="4")
+    assert inspect_archive(pack(bytes(stopped.save_raw(form))), NOW).findings == []
 
 
 @pytest.mark.parametrize("form", ["json", "ubj"])

@@ -166,3 +166,58 @@ def test_ten_thousand_rows_take_seconds():
 
     # Processor time, which other work on the machine does not stretch; measured: 3 s.
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize(("task", "metric"), PAIRS)
+def test_groups_of_rows_give_the_bounds_that_rows_give(task, metric):
+    """Drawing random groups, as for large test sets, moves the bounds by their own noise only."""
+    y, new, old = sample(task, 6_000, seed=3)
+    both = [
+        paired_difference(
+            task, metric, y, new, old, confidence=0.9, resamples=1000, drawn=drawn, groups=2_000
+        )
+        for drawn in (50_000, 1_000)
+    ]
+
+    rows, grouped = both
+    width = rows.upper - rows.lower
+    assert rows.mean == grouped.mean
+    # A bound of 1,000 resamples has a standard error of about 2% of the width between both.
+    assert pytest.approx(rows.lower, abs=0.1 * width) == grouped.lower
+    assert pytest.approx(rows.upper, abs=0.1 * width) == grouped.upper
+
+
+def test_groups_know_a_rare_class():
+    """Forty positives among many rows: the bounds are those of drawing rows, ties included."""
+    rng = np.random.default_rng(9)
+    y = np.zeros(20_000)
+    y[rng.permutation(20_000)[:40]] = 1
+    new, old = (np.round(np.clip(rng.normal(0.3 + 0.2 * y, s), 0, 1), 2) for s in (0.1, 0.15))
+    rows, grouped = (
+        paired_difference(
+            "binary", "auc", y, new, old, confidence=0.9, resamples=500, drawn=drawn, groups=5_000
+        )
+        for drawn in (50_000, 10_000)
+    )
+
+    width = rows.upper - rows.lower
+    assert pytest.approx(rows.lower, abs=0.15 * width) == grouped.lower
+    assert pytest.approx(rows.upper, abs=0.15 * width) == grouped.upper
+
+
+@pytest.mark.parametrize("metric", ["auc", "logloss"])
+def test_many_rows_cost_hardly_more_than_few(metric):
+    """A million rows with all resamples take seconds and a bounded multiple of their own size."""
+    import tracemalloc
+
+    y, new, old = sample("binary", 1_000_000)
+    began = time.process_time()
+
+    tracemalloc.start()
+    paired_difference("binary", metric, y, new * 0.999, old, confidence=0.95)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    # Measured: 3 to 6 s of processor time; drawing the rows themselves takes minutes.
+    assert time.process_time() - began < 40
+    assert peak < 40 * y.nbytes

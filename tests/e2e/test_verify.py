@@ -160,3 +160,90 @@ def test_an_unreadable_archive_is_a_report_not_an_error():
 
     assert [finding.rule for finding in report.findings] == ["not_gzip"]
     assert report.booster is None
+
+
+FOUR = [{"kind": "number", "name": name} for name in "abcd"]
+
+
+def features_of(**changes) -> bytes:
+    """A features.json of four numbers."""
+    content = {"task": "binary", "labels": ["no", "yes"], "features": FOUR}
+    return json.dumps(content | changes).encode()
+
+
+def with_records(golden: bytes) -> bytes:
+    """The golden file with the raw records that its rows were made from."""
+    content = json.loads(golden)
+    cells = [line.split(",") for line in content["rows"]]
+    content["records"] = [
+        {name: float(cell) if cell else None for name, cell in zip("abcd", row, strict=True)}
+        for row in cells
+    ]
+    return json.dumps(content).encode()
+
+
+def encoded(golden: bytes) -> bytes:
+    """The same with rows as our own FeatureSpec writes them."""
+    from ml_control.core.features import FeatureSpec, csv_row
+
+    spec = FeatureSpec.model_validate_json(features_of())
+    content = json.loads(with_records(golden))
+    content["rows"] = [csv_row(spec.encode_record(record)) for record in content["records"]]
+    return json.dumps(content).encode()
+
+
+def test_its_own_features_fit(trained):
+    """features.json of the model, with and without golden records, is no finding."""
+    model, golden = trained
+
+    assert verify(pack(model), "3.2-0", encoded(golden), features=features_of()).passed
+    assert verify(pack(model), "3.2-0", features=features_of()).passed
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule", "word"),
+    [
+        ({"features": FOUR[:3]}, "features_columns", "gives 3 columns, the model takes 4"),
+        ({"features": FOUR[::-1]}, "features_differ", "encodes the golden records otherwise"),
+        ({"features": [*FOUR[:3], {"kind": "number", "name": "e"}]}, "features_differ", ""),
+        ({"features": [{**FOUR[0], "min": 1e9}, *FOUR[1:]]}, "features_differ", "otherwise"),
+    ],
+    ids=["missing column", "columns in another order", "another column", "another range"],
+)
+def test_features_of_another_model_are_refused(trained, changes, rule, word):
+    """A swapped features.json is named, though the model answers its golden rows."""
+    model, golden = trained
+
+    report = verify(pack(model), "3.2-0", encoded(golden), features=features_of(**changes))
+
+    assert [rule] == [finding.rule for finding in report.findings]
+    assert "features.json" == report.findings[0].object
+    assert word in report.findings[0].reason
+    assert report.findings[0].next
+
+
+def test_a_features_file_that_is_none_is_wrong_usage(trained):
+    """What is no features.json at all is said before anything is proven by it."""
+    with pytest.raises(InvalidSpec, match="cannot be read"):
+        verify(pack(trained[0]), "3.2-0", features=b'{"features": 7}')
+
+
+def test_the_command_line_tells_a_bare_booster_and_every_finding(trained, tmp_path, make_shell):
+    """A booster that was never packed is refused with the command that packs it; a refused
+    archive shows each finding with its rule, object and next step; a folder is wrong usage.
+    """
+    shell = make_shell(tmp_path)
+    model, golden = trained
+    bare, packed, rows = (tmp_path / name for name in ("xgboost-model", "m.tar.gz", "golden.json"))
+    bare.write_bytes(model)
+    packed.write_bytes(pack(model))
+    rows.write_bytes(golden)
+
+    told = shell("verify", bare, "--container", "3.2-0", status=1)
+    assert "bare ubj booster of XGBoost 3.2.0" in " ".join((told.stdout + told.stderr).split())
+    assert "tar -czf model.tar.gz xgboost-model" in " ".join((told.stdout + told.stderr).split())
+
+    told = shell("verify", packed, "--container", "1.7-1", "--golden", rows, status=1)
+    assert all(word in told.stdout + told.stderr for word in ("version", "golden_differs"))
+
+    shell("verify", tmp_path, "--container", "3.2-0", status=2)

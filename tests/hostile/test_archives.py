@@ -103,6 +103,25 @@ def binary() -> bytes:
     return b"binf" + struct.pack("<fIiiiII", 0.5, 3, 0, 0, 0, 1, 7) + bytes(64)
 
 
+def saved(version: list[int]) -> bytes:
+    """The good model, saying that this XGBoost saved it."""
+    return json.dumps({"learner": LEARNER, "version": version}).encode()
+
+
+def ubj(version: tuple[int, int, int]) -> bytes:
+    """A small UBJ model, saying that this XGBoost saved it."""
+
+    def text(value: str) -> bytes:
+        return b"L" + struct.pack(">q", len(value)) + value.encode()
+
+    numbers = b"[#L" + struct.pack(">q", 3) + b"".join(b"i" + bytes([n]) for n in version)
+    parameters = b"{" + b"".join(
+        text(key) + b"S" + text(value) for key, value in LEARNER["learner_model_param"].items()
+    )
+    learner = b"{" + text("learner_model_param") + parameters + b"}}"
+    return b"{" + text("learner") + learner + text("version") + numbers + b"}"
+
+
 def model(data: bytes) -> Callable[[], bytes]:
     """An archive that is right but for the model in it."""
     return lambda: archive(("xgboost-model", data))
@@ -110,13 +129,14 @@ def model(data: bytes) -> Callable[[], bytes]:
 
 @dataclass(frozen=True)
 class Row:
-    """One reviewed line of the table."""
+    """One reviewed line of the table; the container is 3.2-0 unless it says otherwise."""
 
     what: str
     build: Callable[[], bytes]
     rule: str
     object: str
     word: str = ""
+    tag: str = "3.2-0"
 
 
 A = "model.tar.gz"
@@ -125,7 +145,7 @@ TABLE = [
     Row("empty", lambda: b"", "not_gzip", A, "empty"),
     Row("zip", zipped, "not_gzip", A, "zip"),
     Row("plain tar", lambda: tar(MODEL), "not_gzip", A, "tar without gzip"),
-    Row("bare model", lambda: GOOD, "not_gzip", A, "does not begin"),
+    Row("bare model", lambda: GOOD, "not_gzip", A, "bare json booster"),
     Row("gzip of no tar", lambda: gzip.compress(b"a" * 2048), "not_tar", A),
     Row("gzip of nothing", lambda: gzip.compress(b""), "not_tar", A),
     Row("no members", archive, "missing_model", A),
@@ -169,6 +189,13 @@ TABLE = [
     Row("cut model", model(GOOD[:-5]), "unreadable", M),
     Row("old binary", model(binary()), "version", M, "legacy binary"),
     Row("other saver", model(GOOD.replace(b"[3, 2, 0]", b"[3, 1, 3]")), "version", M, "3.1.3"),
+    Row("3.1+ JSON in 1.7", model(saved([3, 1, 0])), "version", M, "answer wrongly", "1.7-1"),
+    Row("3.1+ UBJ in 1.7", model(ubj((3, 2, 0))), "version", M, "answer wrongly", "1.7-1"),
+    Row("3.1+ JSON in 3.0", model(GOOD), "version", M, "answer wrongly", "3.0-5"),
+    Row("3.1+ UBJ in 3.0", model(ubj((3, 1, 0))), "version", M, "answer wrongly", "3.0-5"),
+    Row("1.6 JSON in 1.5", model(saved([1, 6, 0])), "version", M, "does not load", "1.5-1"),
+    Row("1.7 UBJ in 1.5", model(ubj((1, 7, 4))), "version", M, "does not load", "1.5-1"),
+    Row("legacy binary in 3.2", model(binary()), "version", M, "does not load in XGBoost 3.2.0"),
     Row("many members", lambda: archive(*((f"f{i}", b"") for i in range(200))), "too_many", A),
     Row("ratio bomb", lambda: bomb(64), "bomb", A, "times its size"),
 ]  # fmt: skip
@@ -179,12 +206,37 @@ def test_bad_archives_are_refused_by_rule_and_object(row: Row):
     """Each bad archive is refused by its own rule, naming what is wrong and the next step."""
     data = row.build()
 
-    matching = [f for f in inspect_archive(data, TARGET).findings if f.rule == row.rule]
+    target = container(row.tag)
+    matching = [f for f in inspect_archive(data, target).findings if f.rule == row.rule]
 
     assert row.object in [finding.object for finding in matching]
     assert any(row.word in finding.reason and finding.next for finding in matching)
     with pytest.raises(NotProven):
-        unpack(data, TARGET)
+        unpack(data, target)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_of_any_protocol_is_named_by_its_class(protocol):
+    """The first bytes tell a pickle, and the refusal names the class that it would make."""
+    import xgboost
+
+    data = pickle.dumps(xgboost.Booster(), protocol)
+
+    (finding,) = inspect_archive(archive(("xgboost-model", data)), TARGET).findings
+
+    assert bytes([0x80, protocol]) == data[:2]
+    assert ("pickle", M) == (finding.rule, finding.object)
+    assert "xgboost.core.Booster" in finding.reason
+
+
+def test_a_model_of_the_same_make_is_accepted_in_its_own_container():
+    """The rows about other savers refuse for the saver alone: its own container takes the model."""
+    for tag, data in (
+        ("3.2-0", ubj((3, 2, 0))),
+        ("1.7-1", ubj((1, 7, 4))),
+        ("3.0-5", ubj((3, 0, 5))),
+    ):
+        assert [] == inspect_archive(pack(data), container(tag)).findings
 
 
 def test_the_good_archive_is_accepted():
