@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "landing")
+NAMES = ("tick", "serving", "run", "landing", "burst", "images", "data", "training")
 
 
 def main() -> None:
     """Run the named benchmarks, or all."""
-    for name in sys.argv[1:] or NAMES:
+    for name in [name for name in sys.argv[1:] if not name.startswith("--")] or NAMES:
         print(f"== {name}", flush=True)
         importlib.import_module(f"benchmarks.{name}").main()
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -53,7 +55,7 @@ class Lake:
                 raise BadObject(key, f"not a lake key: {part!r} cannot be a part of one")
         return self._stores[area], rest
 
-    def put(self, key: str, data: bytes) -> str:
+    def put(self, key: str, data: bytes | memoryview) -> str:
         """Write an object whole or not at all; gives the SHA-256 of its bytes."""
         store, path = self._at(key)
         try:
@@ -63,6 +65,31 @@ class Lake:
                 key, f"could not be written: {error}", "free space or check permissions, then retry"
             ) from error
         return hashlib.sha256(data).hexdigest()
+
+    def put_stream(self, key: str, chunks: Iterable[bytes]) -> tuple[str, int]:
+        """Write an object from chunks, whole or not at all; SHA-256 and size of its bytes.
+
+        At most a few chunks are held. What the chunks' source raises comes through, and then
+        the object is as it was.
+        """
+        store, path = self._at(key)
+        digest = hashlib.sha256()
+        size = 0
+
+        def watched() -> Iterator[bytes]:
+            nonlocal size
+            for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                yield chunk
+
+        try:
+            obstore.put(store, path, watched(), max_concurrency=2)
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                key, f"could not be written: {error}", "free space or check permissions, then retry"
+            ) from error
+        return digest.hexdigest(), size
 
     def create(self, key: str, data: bytes) -> None:
         """Write an object that must not exist yet. Raises ``Conflict`` if it does."""
@@ -89,6 +116,38 @@ class Lake:
             raise PlatformFailed(
                 key, f"could not be read: {error}", "check disk and permissions, then retry"
             ) from error
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The bytes of an object in chunks of some megabytes. Raises as :meth:`get` does."""
+        store, path = self._at(key)
+        try:
+            yield from obstore.get(store, path).stream(min_chunk_size=_CHUNK)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise Retryable(
+                key, "is not in the lake", "restore it, or land the object again"
+            ) from error
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                key, f"could not be read: {error}", "check disk and permissions, then retry"
+            ) from error
+
+    @contextmanager
+    def local_file(self, key: str) -> Iterator[Path]:
+        """The object as a file to read: the lake's own, or a copy that goes away afterwards.
+
+        For readers that have to seek. Raises ``Retryable`` when the object is not there.
+        """
+        if self._root is not None:
+            path = self.local_path(key)
+            if not path.is_file():
+                raise Retryable(key, "is not in the lake", "restore it, or land the object again")
+            yield path
+            return
+        with tempfile.NamedTemporaryFile(prefix="ml-control-") as copy:
+            for chunk in self.stream(key):
+                copy.write(chunk)
+            copy.flush()
+            yield Path(copy.name)
 
     def verified(self, key: str, digest: str) -> bytes:
         """The bytes of an object that must have this SHA-256. Raises ``BadObject`` if not."""

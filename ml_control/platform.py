@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ml_control.lake import Lake
-from ml_control.ports import Endpoints, Notifications, Trainer
+from ml_control.ports import Alerts, Endpoints, Notifications, Trainer
 from ml_control.registry import Registry
 from ml_control.settings import Settings
 
@@ -21,11 +21,13 @@ class Platform:
     notifications: Notifications
     trainer: Trainer
     endpoints: Endpoints
+    alerts: Alerts
 
 
 @lru_cache(maxsize=8)
 def open_platform(settings: Settings) -> Platform:
     """The platform of these settings; one per process. Makes the home's folders."""
+    from ml_control.local.alerts import LocalAlerts
     from ml_control.local.endpoints import LocalEndpoints
     from ml_control.local.notifications import LocalNotifications
     from ml_control.local.registry import SqliteTables
@@ -41,4 +43,7 @@ def open_platform(settings: Settings) -> Platform:
         notifications=LocalNotifications(settings.landing, lake),
         trainer=LocalTrainer(home / "jobs"),
         endpoints=LocalEndpoints(home / "endpoints"),
+        alerts=LocalAlerts(
+            home / "logs" / "alerts.jsonl", settings.alert_webhook.get_secret_value()
+        ),
     )

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +95,7 @@ class Notice:
     """A source's word that an object version exists. ``handle`` is what acknowledging needs.
 
     ``fresh``: certainly a new put, so that putting an older content again makes it current;
-    unless the ledger recorded this version after ``taken_at``, for then it is word of that put.
+    unless the ledger has this version from the same ``put``, for then it is word of that one.
     """
 
     bucket: str
@@ -107,7 +107,17 @@ class Notice:
     handle: str
     refused: str = ""  # why it cannot be admitted at all, if so
     fresh: bool = False
-    taken_at: float = 0.0
+    put: str = ""  # names the act of putting it, where the source can tell one from the next
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object of the lake's raw area, as a listing shows it: nothing was read."""
+
+    path: str
+    at: float  # when it came to be there
+    key: str  # its key as far as the path tells
+    beside: str = ""  # other versions of it have paths that begin so and are as long
 
 
 class Notifications(Protocol):
@@ -132,6 +142,47 @@ class Notifications(Protocol):
         """Copy a file into the lake whole, at once, and give its notice (already settled)."""
         ...
 
+    def stored(self, pipeline: str, after: str, limit: int) -> list[Stored]:
+        """Up to ``limit`` objects of the raw area with paths after this one, sorted by path.
+
+        Neither manifests nor drafts are among them. Fewer than ``limit``: there are no more.
+        """
+        ...
+
+    def identify(self, stored: Stored, key: str) -> Notice | None:
+        """Read an object of the raw area and give a notice of it under this key; None if gone."""
+        ...
+
+    def arrived(self, path: str) -> float | None:
+        """When an object of the raw area came to be there; None if it is not."""
+        ...
+
+    def tidy(self, pipeline: str) -> int:
+        """Remove what crashes left at the source and nobody will ask for; gives how many."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that a person has to look at. ``key`` names the trouble, ``id`` this alert."""
+
+    id: str
+    key: str
+    pipeline: str
+    kind: str
+    object: str
+    reason: str
+    next: str
+    at: float
+
+
+class Alerts(Protocol):
+    """Tells people."""
+
+    def send(self, alert: Alert) -> None:
+        """Tell it; sending one twice is harmless. Raises ``Retryable`` when it must come again."""
+        ...
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -143,6 +194,7 @@ class TrainingJob:
     channels: Mapping[str, Sequence[Path]]  # train, validation: label first, no header
     golden: Path  # feature rows (no label) that the training process itself predicts
     max_runtime: float = 3600.0
+    external_memory: bool = False  # the training data is read from disk in every round
 
 
 @dataclass(frozen=True)
@@ -175,7 +227,19 @@ class Trainer(Protocol):
         """Run the job, or adopt the running or finished job of the same name.
 
         Raises ``PlatformFailed`` with the job's own failure text, ``InvalidSpec`` when the
-        container refuses the hyperparameters, ``Retryable`` when it was ended from outside.
+        container refuses the hyperparameters, ``Retryable`` when it was ended from outside. What
+        ``on_round`` raises leaves the job running.
+        """
+        ...
+
+    def end(self, name: str) -> None:
+        """End the job of this name if it runs; its result is not adopted then."""
+        ...
+
+    def tidy(self, names: str, keep: Collection[str], newest: int) -> int:
+        """Forget ended jobs whose whole name matches a pattern; how many.
+
+        Kept are running jobs, those named in ``keep``, and the ``newest`` of the others.
         """
         ...
 
@@ -205,19 +269,21 @@ class Endpoints(Protocol):
     """Runs one serving process (or cloud endpoint) for each variant."""
 
     def deploy(
-        self, name: str, archive: bytes, model_version: str, container: str, timeout: float
+        self,
+        name: str,
+        archive: bytes,
+        model_version: str,
+        container: str,
+        timeout: float,
+        token: int = 0,
     ) -> EndpointState:
         """Serve this archive under this name, replacing what was there, and wait for it.
 
-        Returns when InService. Raises ``PlatformFailed`` with the end of the server's log;
-        the name is then Failed.
-        """
-        ...
-
-    def ensure(self, name: str, model_version: str, timeout: float) -> EndpointState:
-        """Bring a dead endpoint back from what was deployed, if its bytes are still those.
-
-        Raises ``NotProven`` when the stored bytes are not this model version's.
+        What serves already is left. ``token`` is the fencing token of the deployer's lease: the
+        highest one is kept with the endpoint, and ``Conflict`` is raised, with nothing started,
+        for a lower one: a deployer that slept past its lease must not replace its successor's
+        model. Returns when InService. Raises ``PlatformFailed`` with the end of the server's
+        log; what served before serves on.
         """
         ...
 

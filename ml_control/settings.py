@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from ml_control.errors import InvalidSpec
 
@@ -36,12 +36,32 @@ class Settings(BaseModel):
     retry_seconds: float = Field(
         5.0, ge=0, le=3600, description="Wait before the second attempt; doubles with each one."
     )
+    sweep_seconds: float = Field(
+        300.0,
+        ge=1,
+        le=604800,
+        description="Between two looks through the lake for objects whose notice never came.",
+    )
+    sweep_objects: int = Field(
+        500, ge=1, le=100_000, description="Objects that one tick looks at during such a look."
+    )
+    alert_webhook: SecretStr = Field(
+        SecretStr(""), description="Address that alerts are sent to by POST, as JSON."
+    )
     max_runs: int = Field(
         4, ge=1, le=1000, description="Ingest runs of one pipeline under way at once."
     )
     yaml_env: tuple[str, ...] = Field(
         (), description="Environment variables that pipeline files may name in templates."
     )
+
+    @field_validator("alert_webhook")
+    @classmethod
+    def _an_address(cls, value: SecretStr) -> SecretStr:
+        text = value.get_secret_value()
+        if text and not text.startswith(("https://", "http://")):
+            raise ValueError("must begin with https:// or http://")
+        return value
 
     @property
     def landing(self) -> Path:
@@ -77,9 +97,14 @@ def load_settings(home: Path | None = None, pipelines: Path | None = None) -> Se
         field = ".".join(str(part) for part in first["loc"])
         raise InvalidSpec(
             f"setting {field}",
-            f"{first['msg']} (got {first.get('input')!r})",
+            f"{first['msg']}{_shown(field, first.get('input'))}",
             f"change {field} in {SETTINGS_FILE} or ML_CONTROL_{field.upper()}",
         ) from error
     return settings.model_copy(
         update={"home": settings.home.absolute(), "pipelines": settings.pipelines.absolute()}
     )
+
+
+def _shown(field: str, value: Any) -> str:
+    """What was given, unless it may hold a token."""
+    return "" if field == "alert_webhook" else f" (got {value!r})"

@@ -17,6 +17,7 @@ from ml_control.resources.naming import (
     common,
     partitions_of,
 )
+from ml_control.services.alerts import alert_refused
 from ml_control.services.audit import CHECK_NAMES
 from ml_control.services.dataset import admit, process
 
@@ -90,6 +91,7 @@ def dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             if not done.published:
                 failed = [f"{c.name}: {c.reason}" for c in done.audit.checks if c.refuses]
                 refused[partition] = "; ".join(failed)
+                alert_refused(platform, pipeline.name, partition, done.audit)
                 continue
             digests.append(done.manifest.digest)
             totals["rows"] += done.manifest.rows

@@ -18,7 +18,7 @@ from ml_control.errors import InvalidSpec
     "source",
     required=True,
     type=click.Path(path_type=Path),
-    help="A CSV file, or a folder of images in label folders.",
+    help="A CSV, Parquet or JSON-lines file or folder, or a folder of images in label folders.",
 )
 @click.option("--target", help="Column to predict (not for images).")
 def init(folder: Path, source: Path, target: str | None) -> None:
@@ -37,15 +37,19 @@ def check(app: App, as_json: bool) -> None:
     """Validate all pipeline files, offline. Exit status 1 if one is broken."""
     from ml_control.services.expectations import validate_suite_deep
     from ml_control.services.pipelines import audit_columns
+    from ml_control.services.suites import refuse_undecidable
 
     folder = app.folder
     for name, pipeline in list(folder.found.items()):
         if pipeline.suite is not None:
             try:
+                refuse_undecidable(pipeline.suite)
                 validate_suite_deep(pipeline.suite, audit_columns(pipeline.spec))
             except InvalidSpec as error:
                 del folder.found[name]
-                folder.broken[name] = error
+                file = (pipeline.folder or Path()) / (pipeline.spec.quality.expectations or "")
+                where = f"{file} {error.object}"
+                folder.broken[name] = InvalidSpec(where, error.reason, error.next)
     if not folder.found and not folder.broken:
         raise InvalidSpec(
             str(app.settings.pipelines),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import click
 
 from ml_control.cli.context import App
-from ml_control.errors import MlControlError
+from ml_control.errors import MlControlError, Retryable
 
 _RETRY_SECONDS = 30.0  # a server that cannot start is not tried at every look
 
@@ -46,16 +47,25 @@ class EndpointKeeper:
 
     def look(self) -> None:
         """One look at every pipeline; a variant that is refused does not stop the others."""
+        from ml_control.services.alerts import attend, clear_alerts, raise_alert
         from ml_control.services.deployment import ensure_serving
 
+        platform = self._app.platform
         for name, pipeline in self._app.folder.found.items():
             if time.monotonic() < self._not_before.get(name, 0.0):
                 continue
             try:
-                states = ensure_serving(self._app.platform, pipeline)
+                states = ensure_serving(platform, pipeline)
+                clear_alerts(platform, name, "endpoint")
             except (MlControlError, OSError) as error:
                 self._say(name, f"error: {name}: {error}")
                 self._not_before[name] = time.monotonic() + _RETRY_SECONDS
+                if isinstance(error, MlControlError) and not isinstance(error, Retryable):
+                    with suppress(MlControlError):
+                        live = "the live variant could not be brought back"
+                        said = f"{live}: {error.reason}"
+                        raise_alert(platform, name, "endpoint", error.object, said, error.next)
+                        attend(platform, name)
                 continue
             for variant, state in states.items():
                 self._say(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_control.cli.context import App
+from ml_control.cli.progress import rounds_shown
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
     """One pass without daemons: take in what landed, audit, train, prove, deploy."""
-    from ml_control.services.intake import BATCH, partitions_with_work, take_in
+    from ml_control.services.intake import BATCH, take_in
+    from ml_control.services.requests import partitions_with_work
 
     found = app.pipeline(pipeline)
     _known_partitions(found, partitions)
@@ -46,7 +48,7 @@ def backfill(app: App, pipeline: str, first: str, last: str | None) -> None:
 
     Exit status 1 when a partition was refused; the others are published and trained on.
     """
-    from ml_control.services.intake import partitions_with_work
+    from ml_control.services.requests import partitions_with_work
     from ml_control.services.retraining import BACKFILL_STAGE
 
     found = app.pipeline(pipeline)
@@ -108,7 +110,8 @@ def _ingest(
 def train(app: App, instance: DagsterInstance, pipeline: Pipeline) -> None:
     """Run the train job in this process. Raises the refusal of its first failed step."""
     job = app.definitions.resolve_job_def(f"{pipeline.name}__train")
-    execute(job, instance)
+    with rounds_shown():
+        execute(job, instance)
     registry = app.platform.registry
     rollout = registry.rollouts.get(pipeline.name)
     model = registry.models.get(pipeline.name, rollout.champion or "")
@@ -169,7 +172,7 @@ def _known_partitions(pipeline: Pipeline, keys: Sequence[str]) -> None:
 @click.pass_obj
 def replay(app: App, pipeline: str, partition: str | None) -> None:
     """Take parked objects again: they become pending, and their partitions get new attempts."""
-    from ml_control.services.intake import replay as take_again
+    from ml_control.services.requests import replay as take_again
 
     touched = sorted(take_again(app.platform, app.pipeline(pipeline), partition))
     said = ", ".join(touched) or "nothing was parked"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ml_control.core.pipeline import Pipeline
 
 _MAX_INPUT = 64 * 1024 * 1024
+_MAX_ARCHIVE = 1 << 30
 
 
 @click.command()
@@ -80,15 +81,24 @@ def read_records(pipeline: Pipeline, source: Path) -> tuple[list[str], list[dict
     return [str(i + 1) for i in range(len(records))], records
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path, most: int = _MAX_INPUT) -> bytes:
     try:
-        if file.stat().st_size > _MAX_INPUT:
-            raise BadObject(str(file), f"is larger than {_MAX_INPUT:,} bytes", "split it")
+        if file.stat().st_size > most:
+            raise BadObject(str(file), f"is larger than {most:,} bytes", "use a smaller one")
         return file.read_bytes()
     except OSError as error:
         raise BadObject(
             str(file), f"cannot be read: {error.strerror}", "name a readable file"
         ) from error
+
+
+def _archive(path: Path) -> bytes:
+    """An archive's bytes; a folder is refused with the archive that may be meant."""
+    if path.is_dir():
+        inside = sorted(found.name for found in path.glob("*.tar.gz"))
+        meant = f"name {path / inside[0]}" if inside else "pack its xgboost-model as model.tar.gz"
+        raise BadObject(str(path), "is a folder, not an archive", meant)
+    return _read(path, _MAX_ARCHIVE)
 
 
 @click.command()
@@ -97,19 +107,33 @@ def _read(file: Path) -> bytes:
 @click.option(
     "--golden", type=click.Path(path_type=Path), help="golden.json with rows and predictions."
 )
+@click.option(
+    "--features", type=click.Path(path_type=Path), help="features.json that must fit the model."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(archive: Path, container: str, golden: Path | None, as_json: bool) -> None:
+def verify(
+    archive: Path, container: str, golden: Path | None, features: Path | None, as_json: bool
+) -> None:
     """Prove or refuse any model.tar.gz for a container version. Exit status 1 if refused."""
     from ml_control.services import verify as service
 
     report = service.verify(
-        _read(archive), container, _read(golden) if golden else None, name=str(archive)
+        _archive(archive),
+        container,
+        _read(golden) if golden else None,
+        name=str(archive),
+        features=_read(features) if features else None,
     )
     if as_json:
         print_json(report.to_dict())
         if not report.passed:
             raise SystemExit(1)
         return
+    if report.booster is not None and not report.passed:
+        title = f"{archive.name} in container {container}: refused"
+        rows = [[f.rule, f.object.removeprefix(f"{archive}:"), f.reason, f.next]
+                for f in report.findings]  # fmt: skip
+        print_table(title, ["rule", "object", "reason", "next"], rows)
     service.raise_if_refused(report)
     compared = ""
     if report.golden:

@@ -13,6 +13,8 @@ from ml_control.cli.output import print_json, print_table, when
 from ml_control.core.records import EVENT_STATES
 from ml_control.errors import InvalidSpec
 
+_SHOWN = 5  # partitions that wait
+
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -44,8 +46,24 @@ def status(app: App, pipeline: str | None, as_json: bool) -> None:
         for unknown in item["unknown"]:
             click.echo(f"unknown: {unknown['object']}: {unknown['reason']}", err=True)
             click.echo(f"next: {unknown['next']}", err=True)
+    for item in found:
+        _say_what_waits(item)
     for name, error in broken.items():
         click.echo(f"broken: {name}: {error['object']}: {error['reason']}", err=True)
+
+
+def _say_what_waits(item: dict[str, Any]) -> None:
+    for work in item["waiting"][:_SHOWN]:
+        click.echo(f"{item['name']} {work['partition']}: {work['because']}")
+    if len(item["waiting"]) > _SHOWN:
+        click.echo(f"{item['name']}: {len(item['waiting']) - _SHOWN} more partitions wait")
+    alerts = item["alerts"]
+    if alerts["open"]:
+        newest = alerts["newest"]
+        click.echo(
+            f"{item['name']}: {alerts['open']} open alerts, the newest of {when(newest['at'])}: "
+            f"{newest['kind']}: {newest['object']}: {newest['reason']} (next: {newest['next']})"
+        )
 
 
 def _status_row(item: dict[str, Any], metric: str) -> list[str]:
@@ -92,12 +110,16 @@ def events(
 
 @click.command()
 @click.argument("pipeline")
+@click.option("--trials", "tried", is_flag=True, help="The trials of tuning instead.")
 @as_json_option
 @click.pass_obj
-def models(app: App, pipeline: str, as_json: bool) -> None:
-    """Every model version with its verdict."""
+def models(app: App, pipeline: str, tried: bool, as_json: bool) -> None:
+    """Every model version with its verdict, or every trial of tuning."""
     from ml_control.services.views import models as view
 
+    if tried:
+        _trials(app, pipeline, as_json=as_json)
+        return
     found = view(app.platform, app.pipeline(pipeline))
     if as_json:
         print_json({"models": found})
@@ -123,6 +145,31 @@ def models(app: App, pipeline: str, as_json: bool) -> None:
         f"{pipeline}: models (* live)",
         ["version", "made", "rows", "partitions", "verdict", "test metrics"],
         rows,
+    )
+
+
+def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
+    from ml_control.services.views import trials as view
+
+    found = view(app.platform, app.pipeline(pipeline))
+    if as_json:
+        print_json({"trials": found})
+        return
+    print_table(
+        f"{pipeline}: trials (* best of its search)",
+        ["search", "trial", "hyperparameters", "value", "rounds", "state", "seconds"],
+        [
+            [
+                item["study"].removeprefix("study-")[:8],
+                ("* " if item["best"] else "  ") + str(item["number"]),
+                " ".join(f"{name}={value}" for name, value in item["params"].items()),
+                "-" if item["value"] is None else f"{item['watched']}={item['value']:.5f}",
+                item["rounds_kept"] or item["rounds"],
+                item["state"],
+                f"{item['seconds']:.1f}",
+            ]
+            for item in found
+        ],
     )
 
 

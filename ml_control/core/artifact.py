@@ -146,18 +146,8 @@ def _shown(text: str) -> str:
 def _expand(data: bytes, name: str, limit: int, findings: list[Finding]) -> bytes | None:
     """The tar inside the gzip, or as much of it as is whole; None when there is none."""
     if data[:2] != b"\x1f\x8b":
-        what = (
-            "is empty"
-            if not data
-            else "is a zip file"
-            if data[:2] == b"PK"
-            else "is a tar without gzip"
-            if data[257:262] == b"ustar"
-            else "does not begin like gzip"
-        )
-        findings.append(
-            Finding("not_gzip", name, f"{what}; the container needs a gzip tar", _REPACK)
-        )
+        what, step = _instead(data)
+        findings.append(Finding("not_gzip", name, f"{what}; the container needs a gzip tar", step))
         return None
     out = bytearray()
     try:
@@ -175,6 +165,25 @@ def _expand(data: bytes, name: str, limit: int, findings: list[Finding]) -> byte
     except ValueError as error:
         findings.append(Finding("trailing_data", name, str(error), _REPACK))
     return bytes(out)
+
+
+def _instead(data: bytes) -> tuple[str, str]:
+    """What a file is that does not begin like gzip, and what to do with it."""
+    if not data:
+        return "is empty", _REPACK
+    if data[:2] == b"PK":
+        return "is a zip file", _REPACK
+    if data[257:262] == b"ustar":
+        return "is a tar without gzip", "compress it with gzip"
+    bare = sniff(data)
+    if bare.format == "pickle":
+        return "is a bare pickle", "save the booster as UBJ or JSON, and pack that"
+    if bare.version is not None:
+        by = ".".join(map(str, bare.version))
+        return f"is a bare {bare.format} booster of XGBoost {by}", (
+            f"name it {MODEL_FILE} and pack it: tar -czf model.tar.gz {MODEL_FILE}"
+        )
+    return "does not begin like gzip", _REPACK
 
 
 def _inflate(data: bytes) -> Iterator[bytes]:
@@ -301,7 +310,23 @@ def _judge(
         reason = f"begins like {booster.format} but does not say which XGBoost saved it"
         yield Finding("unreadable", where, reason, save)
     else:
-        reason = compatible(booster.version, container, format=booster.format, exact=exact) or ""
-        if reason:
+        unfit = compatible(
+            booster.version, container, format=booster.format, kind=booster.kind, exact=exact
+        )
+        if unfit:
             step = f"train or save the model with XGBoost {container.xgboost}"
-            yield Finding("version", where, reason, step)
+            yield Finding("version", where, unfit, step)
+        yield from _stopped(booster, container, where)
+
+
+def _stopped(booster: Booster, container: Container, where: str) -> Iterator[Finding]:
+    """Rounds behind the one that early stopping chose, which the container would answer with."""
+    best, served = booster.best_iteration, booster.served(container)
+    if best is None or served is None or served <= best + 1:
+        return
+    reason = (
+        f"early stopping chose round {best}, but the file has {booster.rounds} rounds and "
+        f"container {container.tag} answers with {served} of them"
+    )
+    step = f"keep the best rounds only: booster[: {best + 1}], then save and pack it again"
+    yield Finding("early_stopping", where, reason, step)

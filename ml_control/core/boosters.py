@@ -1,7 +1,7 @@
-"""What a booster file says of itself, read without loading it: format, saver, shape, objective.
+"""What a booster file says of itself, read without loading it: format, saver, shape, rounds.
 
-Nothing here trusts the bytes. Arrays are skipped, nesting and work are bounded, and nothing is
-executed. Standard library only: the isolated container environments import this module too.
+Nothing here trusts the bytes: nothing is executed, and work is bounded. Standard library only: the
+isolated container environments import this module too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ml_control.core import model_text as text
 from ml_control.core.containers import Container
 
 Format = Literal["json", "ubj", "binary", "pickle", "unknown"]
@@ -22,26 +23,41 @@ Version = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Booster:
-    """A booster file's own words; ``None`` where it does not say, or cannot be read."""
+    """A booster file's own words; ``None`` where it does not say, or cannot be read.
+
+    ``rounds`` are the boosting rounds that are in the file, ``best_iteration`` is the index of the
+    round that early stopping chose, and ``best_ntree_limit`` what 1.x containers cut it at.
+    """
 
     format: Format
     version: Version | None = None  # of the XGBoost that saved it; a binary's patch is always 0
     num_feature: int | None = None
     num_class: int | None = None
     objective: str | None = None
+    kind: str | None = None  # gbtree, dart or gblinear
+    rounds: int | None = None
+    best_iteration: int | None = None
+    best_ntree_limit: int | None = None
+    categorical: bool = False
+
+    def served(self, container: Container) -> int | None:
+        """The rounds that this container answers with; None where the file does not say.
+
+        The 1.x containers cut a model that has ``best_ntree_limit`` at its best round.
+        """
+        cut = container.version < (2, 0, 0) and self.best_ntree_limit is not None
+        if cut and self.best_iteration is not None and self.rounds is not None:
+            return min(self.rounds, self.best_iteration + 1)
+        return self.rounds
 
 
-MAX_DEPTH = 64  # XGBoost's own models nest seven deep
-MAX_STEPS = 5_000_000  # some 100,000 trees; bounds a hostile file to seconds
 _MAX_PICKLE_STEPS = 100_000
-
-_Path = tuple[str | None, ...]
-_PARAM = ("learner", "learner_model_param")
-_VERSION: _Path = ("version",)
-_NUM_FEATURE: _Path = (*_PARAM, "num_feature")
-_NUM_CLASS: _Path = (*_PARAM, "num_class")
-_OBJECTIVE: _Path = ("learner", "objective", "name")
-_WANTED = frozenset({_VERSION, _NUM_FEATURE, _NUM_CLASS, _OBJECTIVE})
+#: The old binary format: ``LearnerModelParamLegacy``, then objective and booster by name.
+_LEGACY = struct.Struct("<fIiiiII")
+_LEGACY_SIZE = 136
+_OLD_OBJECTIVE = re.compile(r"(binary|reg|multi|rank|count|survival):[a-z_0-9]{1,40}")
+#: Wrong by DART: saved by 3.3 or later, loaded by 3.1 or 3.2, measured with 3.4.1.
+_DART_CHANGED, _DART_OLD = (3, 3, 0), (3, 1, 0)
 
 
 def sniff(data: bytes) -> Booster:
@@ -56,22 +72,30 @@ def sniff(data: bytes) -> Booster:
         return _described("ubj", data)
     if data[:4] in (b"binf", b"bs64"):
         return _binary(data)
+    if (old := _headless(data)) is not None:
+        return old
     if pickle_names(data) is not None:
         return Booster("pickle")
     return Booster("unknown")
 
 
 def compatible(
-    saved: Version, loader: Container, *, format: Format = "ubj", exact: bool = True
+    saved: Version,
+    loader: Container,
+    *,
+    format: Format = "ubj",
+    kind: str | None = None,
+    exact: bool = True,
 ) -> str | None:
     """Why a model saved by one XGBoost must not be served by another; None when it may.
 
-    ``exact=False`` leaves out our own policy (the container's exact version) and keeps only the
-    combinations that are known to fail or to answer wrongly.
+    ``kind`` is the booster's: gbtree, dart or gblinear. ``exact=False`` leaves out our own policy
+    (the container's exact version) and keeps only the combinations that are known to fail or to
+    answer wrongly.
     """
     by, to = ".".join(map(str, saved)), loader.xgboost
     if format == "binary":
-        by = ".".join(map(str, saved[:2]))
+        by = ".".join(map(str, saved[:2])) if saved > (1, 0, 0) else "1.0 or earlier"
         if loader.version >= (3, 1, 0):
             return f"the legacy binary format does not load in XGBoost {to}"
         same = saved[:2] == loader.version[:2]  # the format does not record the patch version
@@ -81,6 +105,11 @@ def compatible(
         if loader.version < (3, 1, 0) <= saved:
             return (
                 f"saved by XGBoost {by}, whose base_score XGBoost {to} silently resets: "
+                "it would load and answer wrongly with status 200"
+            )
+        if kind == "dart" and _DART_OLD <= loader.version < _DART_CHANGED <= saved:
+            return (
+                f"a DART model saved by XGBoost {by}, whose tree weights XGBoost {to} misreads: "
                 "it would load and answer wrongly with status 200"
             )
         same = saved == loader.version
@@ -114,198 +143,92 @@ def pickle_names(data: bytes) -> list[str] | None:
 
 def _described(format: Format, data: bytes) -> Booster:
     try:
-        found = _json(data) if format == "json" else _Ubj(data).walk()
+        found = text.read_json(data) if format == "json" else text.read_ubj(data)
     except (ValueError, IndexError, struct.error, RecursionError):
         return Booster(format)
-    version = found.get(_VERSION)
-    objective = found.get(_OBJECTIVE)
+    version = found.get(text.VERSION)
+    classes = _count(found.get(text.NUM_CLASS))
     return Booster(
         format,
         version if isinstance(version, tuple) and len(version) == 3 else None,
-        _count(found.get(_NUM_FEATURE)),
-        _count(found.get(_NUM_CLASS)),
-        objective if isinstance(objective, str) else None,
+        _count(found.get(text.NUM_FEATURE)),
+        classes,
+        _word(found.get(text.OBJECTIVE)),
+        _word(found.get(text.BOOSTER)),
+        _rounds(found, classes),
+        _count(found.get(text.BEST_ITERATION)),
+        _count(found.get(text.BEST_LIMIT)),
+        text.COLUMN_TYPE in found,
     )
 
 
+def _rounds(found: dict[text.Path, Any], classes: int | None) -> int | None:
+    """Boosting rounds: trees by the trees that one round makes."""
+    if found.get(text.BOOSTER) == "gblinear":
+        return _count(found.get(text.ROUNDS))
+    trees, parallel = (
+        next((number for place in places if (number := _count(found.get(place))) is not None), None)
+        for places in (text.NUM_TREES, text.PARALLEL)
+    )
+    targets = _count(found.get(text.NUM_TARGET))
+    if trees is None or (targets or 1) > 1:  # one tree may answer for several targets
+        return None
+    one = max(classes or 1, 1) * max(parallel or 1, 1)
+    return trees // one if trees % one == 0 else None
+
+
 def _count(value: Any) -> int | None:
+    if isinstance(value, int):
+        return value if value >= 0 else None
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _binary(data: bytes) -> Booster:
+    """The old binary format behind its magic, as it is or in base64."""
+    body = data[4:]
     if data[:4] == b"bs64":
         try:
-            data = base64.b64decode(data[4:132].strip()[:64])
+            body = base64.b64decode(data[4:516].strip()[:508], validate=True)
         except (binascii.Error, ValueError):
             return Booster("binary")
     try:
-        _, features, classes, _, _, major, minor = struct.unpack_from("<fIiiiII", data, 4)
+        _, features, classes, _, _, major, minor = _LEGACY.unpack_from(body)
     except struct.error:
         return Booster("binary")
     version = (major, minor, 0) if 1 <= major < 100 and minor < 1000 else None
-    return Booster("binary", version, features, max(classes, 0))
+    objective, kind = _names(body)
+    return Booster("binary", version, features, max(classes, 0), objective, kind)
 
 
-def _keep(found: dict[_Path, Any], path: _Path, value: Any) -> None:
-    """Two different answers to one question are no answer: readers disagree on which counts."""
-    found[path] = value if found.get(path, value) == value else None
+def _headless(data: bytes) -> Booster | None:
+    """The old binary format of XGBoost 1.0.0 and earlier, which has no magic; None if it is not.
 
-
-_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|[{}\[\]]', re.DOTALL)
-_TRIPLE = re.compile(rb"\[\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\]")
-
-
-def _json(data: bytes) -> dict[_Path, Any]:
-    """Wanted values of a JSON text. Sees strings and brackets only, so number arrays cost nothing.
-
-    ``json.loads`` would need many times the file in memory; this needs none.
+    Known by the objective's name, whose place is fixed. Its version was not recorded.
     """
-    found: dict[_Path, Any] = {}
-    path: list[str | None] = []
-    for step, token in enumerate(_TOKEN.finditer(data)):
-        if step > MAX_STEPS:
-            raise ValueError("too many values")
-        mark = data[token.start()]
-        if mark == 0x22:  # a string
-            if token[2] is not None:
-                if path:
-                    path[-1] = token[1].decode("utf-8", "replace")
-            elif tuple(path) in _WANTED:
-                _keep(found, tuple(path), token[1].decode("utf-8", "replace"))
-        elif mark in b"{[":
-            if tuple(path) == _VERSION and (triple := _TRIPLE.match(data, token.start())):
-                _keep(found, _VERSION, tuple(int(part) for part in triple.groups()))
-            path.append(None)
-            if len(path) > MAX_DEPTH:
-                raise ValueError("nested too deeply")
-        else:
-            path.pop()
-    if path:
-        raise ValueError("ends early")
-    return found
-
-
-_INTEGERS = {b"i": ">b", b"U": ">B", b"I": ">h", b"l": ">i", b"L": ">q"}
-_SIZES = {
-    b"Z": 0,
-    b"N": 0,
-    b"T": 0,
-    b"F": 0,
-    b"i": 1,
-    b"U": 1,
-    b"C": 1,
-    b"I": 2,
-    b"l": 4,
-    b"L": 8,
-    b"d": 4,
-    b"D": 8,
-}
-
-
-class _Ubj:
-    """A bounded walk over Universal Binary JSON that skips what nobody asked for."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-        self.steps = 0
-        self.found: dict[_Path, Any] = {}
-
-    def walk(self) -> dict[_Path, Any]:
-        """Wanted values by path. Raises ValueError when the bytes are not whole UBJ."""
-        self._value(self._take(1), ())
-        return self.found
-
-    def _take(self, size: int) -> bytes:
-        end = self.at + size
-        if size < 0 or end > len(self.data):
-            raise ValueError("ends early")
-        piece = self.data[self.at : end]
-        self.at = end
-        return piece
-
-    def _skip(self, size: int) -> None:
-        if size < 0 or self.at + size > len(self.data):
-            raise ValueError("ends early")
-        self.at += size
-
-    def _peek(self) -> bytes:
-        return self.data[self.at : self.at + 1]
-
-    def _integer(self, marker: bytes) -> int:
-        layout = _INTEGERS.get(marker)
-        if layout is None:
-            raise ValueError(f"{marker!r} is not an integer marker")
-        return int(struct.unpack(layout, self._take(struct.calcsize(layout)))[0])
-
-    def _header(self) -> tuple[bytes | None, int | None]:
-        """The optional ``$type`` and ``#count`` of a container."""
-        kind = count = None
-        if self._peek() == b"$":
-            self._skip(1)
-            kind = self._take(1)
-        if self._peek() == b"#":
-            self._skip(1)
-            count = self._integer(self._take(1))
-            if count < 0:
-                raise ValueError("a negative count")
-        elif kind is not None:
-            raise ValueError("a type without a count")
-        return kind, count
-
-    def _value(self, marker: bytes, path: _Path) -> Any:
-        self.steps += 1
-        if self.steps > MAX_STEPS or len(path) > MAX_DEPTH:
-            raise ValueError("too many values, or nested too deeply")
-        if marker == b"{":
-            self._object(path)
-            return None
-        if marker == b"[":
-            return self._array(path)
-        if marker in (b"S", b"H"):
-            size = self._integer(self._take(1))
-            if path not in _WANTED or size > 1024:
-                self._skip(size)
-                return None
-            text = self._take(size).decode("utf-8", "replace")
-            _keep(self.found, path, text)
-            return text
-        if marker in _INTEGERS:
-            return self._integer(marker)
-        if marker not in _SIZES:
-            raise ValueError(f"{marker!r} is not a marker")
-        self._skip(_SIZES[marker])
+    objective, kind = _names(data)
+    if objective is None:
         return None
+    _, features, classes, *_ = _LEGACY.unpack_from(data)
+    return Booster("binary", (1, 0, 0), features, max(classes, 0), objective, kind)
 
-    def _object(self, path: _Path) -> None:
-        kind, count = self._header()
-        done = 0
-        while done != count:
-            if count is None and self._peek() == b"}":
-                self._skip(1)
-                return
-            size = self._integer(self._take(1))
-            if size > 1 << 20:
-                raise ValueError("a key of more than a megabyte")
-            key = self._take(size).decode("utf-8", "replace")
-            self._value(kind or self._take(1), (*path, key))
-            done += 1
 
-    def _array(self, path: _Path) -> None:
-        kind, count = self._header()
-        wanted = path == _VERSION and (count is None or count <= 8)
-        if kind in _SIZES and count is not None and not wanted:
-            self._skip(_SIZES[kind] * count)
-            return
-        values: list[Any] = []
-        done = 0
-        while done != count:
-            if count is None and self._peek() == b"]":
-                self._skip(1)
-                break
-            value = self._value(kind or self._take(1), (*path, None))
-            if wanted and len(values) < 8:
-                values.append(value)
-            done += 1
-        if wanted and all(isinstance(value, int) for value in values):
-            _keep(self.found, path, tuple(values))
+def _names(body: bytes) -> tuple[str | None, str | None]:
+    """Objective and booster: two texts behind the parameters, each after its length."""
+    found: list[str] = []
+    at = _LEGACY_SIZE
+    for _ in range(2):
+        if at + 8 > len(body):
+            break
+        (size,) = struct.unpack_from("<Q", body, at)
+        if size > 64:
+            break
+        found.append(body[at + 8 : at + 8 + size].decode("ascii", "replace"))
+        at += 8 + size
+    if not found or not _OLD_OBJECTIVE.fullmatch(found[0]):
+        return None, None
+    kind = found[1] if len(found) > 1 and found[1] in ("gbtree", "dart", "gblinear") else None
+    return found[0], kind

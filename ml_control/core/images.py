@@ -38,6 +38,17 @@ _SOS, _EOI = 0xDA, 0xD9
 # Inside compressed data, FF00 is a data byte and FFD0-FFD7 are restart marks.
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _STEP = 1 << 20
+_COUNTED = 1 << 16  # up to so many bytes of pixels a PNG is unpacked to count them
+_FLAGS = {
+    ("grey", 1): "IMREAD_GRAYSCALE",
+    ("grey", 2): "IMREAD_REDUCED_GRAYSCALE_2",
+    ("grey", 4): "IMREAD_REDUCED_GRAYSCALE_4",
+    ("grey", 8): "IMREAD_REDUCED_GRAYSCALE_8",
+    ("colour", 1): "IMREAD_COLOR_RGB",
+    ("colour", 2): "IMREAD_REDUCED_COLOR_2",
+    ("colour", 4): "IMREAD_REDUCED_COLOR_4",
+    ("colour", 8): "IMREAD_REDUCED_COLOR_8",
+}
 
 
 class AuditRow(NamedTuple):
@@ -84,18 +95,27 @@ def decode(data: bytes, shape: ImageShape, name: str) -> NDArray[np.uint8]:
     or JPEG. Damage inside a JPEG's compressed data that leaves its markers in place cannot be
     told from a poor picture and is not found.
     """
+    return _decoded(data, shape, name, *probe(data, name))
+
+
+def _decoded(
+    data: bytes, shape: ImageShape, name: str, kind: str, width: int, height: int
+) -> NDArray[np.uint8]:
     import cv2
     import numpy as np
 
-    kind, width, height = probe(data, name)
     (_check_png if kind == "png" else _check_jpeg)(data, name)
-    flag = cv2.IMREAD_GRAYSCALE if shape.mode == "grey" else cv2.IMREAD_COLOR_RGB
+    part = _part(shape, width, height) if kind == "jpeg" else 1
+    flag = getattr(cv2, _FLAGS[shape.mode, part])
     try:
         found = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flag)
     except cv2.error as error:
         raise _bad(name, f"cannot be decoded: {error.err}") from None
-    if found is None or found.shape[:2] not in {(height, width), (width, height)}:
+    sides = (-(-height // part), -(-width // part))
+    if found is None or found.shape[:2] not in {sides, sides[::-1]}:
         raise _bad(name, f"is a damaged {kind.upper()}")
+    if part > 1 and shape.mode == "colour":
+        found = found[..., ::-1]  # the decoder has no reduced flag in this order
     wanted = (shape.height, shape.width)
     if found.shape[:2] != wanted:
         shrinks = found.shape[0] >= wanted[0] and found.shape[1] >= wanted[1]
@@ -104,10 +124,20 @@ def decode(data: bytes, shape: ImageShape, name: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(found, dtype=np.uint8)
 
 
+def _part(shape: ImageShape, width: int, height: int) -> int:
+    """How many times smaller a JPEG may be decoded and still not be smaller than the shape.
+
+    The decoder averages inside its blocks of 8 x 8 then, which is most of the shrinking and
+    spares most of the work.
+    """
+    most = min(width, height) // max(shape.width, shape.height)
+    return next(part for part in (8, 4, 2, 1) if part <= max(1, most))
+
+
 def audit_row(data: bytes, shape: ImageShape, name: str) -> AuditRow:
     """Size, brightness, contrast and pixel bytes of one image. Raises as :func:`decode`."""
-    _, width, height = probe(data, name)
-    pixels = decode(data, shape, name)
+    kind, width, height = probe(data, name)
+    pixels = _decoded(data, shape, name, kind, width, height)
     return AuditRow(width, height, float(pixels.mean()), float(pixels.std()), pixels.tobytes())
 
 
@@ -127,9 +157,16 @@ def _bad(name: str, reason: str) -> BadObject:
 
 
 def _check_png(data: bytes, name: str) -> None:
-    """Every chunk's CRC, the end chunk, and as many pixel bytes as the header promises."""
+    """Every chunk's CRC, the end chunk, and as many pixel bytes as the header promises.
+
+    The decoder itself refuses a stream that is short or damaged. Only a small one is unpacked
+    here too: that is cheap, and says what is wrong. A stream that is longer packed than it may
+    be unpacked is refused without.
+    """
     at, ended = len(_PNG), False
-    pixels = _Inflated(name, _png_size(data, name))
+    promised = _png_size(data, name)
+    pixels = _Inflated(name, promised) if promised <= _COUNTED else None
+    packed = 0
     while not ended:
         if at + 12 > len(data):
             raise _bad(name, "is cut off: it has no PNG end chunk")
@@ -142,10 +179,15 @@ def _check_png(data: bytes, name: str) -> None:
         if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(data[end : end + 4], "big"):
             raise _bad(name, f"is damaged: a PNG checksum differs at offset {at}")
         if kind == b"IDAT":
-            pixels.feed(body)
+            packed += length
+            if pixels is not None:
+                pixels.feed(body)
         ended = kind == b"IEND"
         at = end + 4
-    pixels.finish()
+    if pixels is not None:
+        pixels.finish()
+    elif packed > promised + promised // 100 + 1024:  # stored blocks cost far less than this
+        raise _bad(name, "unpacks to more pixels than its PNG header promises")
 
 
 def _png_size(data: bytes, name: str) -> int:
@@ -221,8 +263,17 @@ def _markers(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
         yield marker, at + 2, end
         at = end
         if marker == _SOS:
-            after = _NEXT_MARKER.search(data, at)
-            at = after.start() if after else len(data)
+            at = _behind_scan(data, at)
+
+
+def _behind_scan(data: bytes, at: int) -> int:
+    """Where compressed data that begins here ends: at the next marker, or with the file."""
+    end = data.find(b"\xff\xd9", at)
+    # Nearly always there are only data bytes up to the end marker, which counting tells fast.
+    if end >= 0 and data.count(b"\xff", at, end) == data.count(b"\xff\x00", at, end):
+        return end
+    after = _NEXT_MARKER.search(data, at)
+    return after.start() if after else len(data)
 
 
 def _jpeg_size(data: bytes, name: str) -> tuple[int, int]:

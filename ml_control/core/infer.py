@@ -6,37 +6,25 @@ comes with a note, which ``init`` writes beside it.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from ml_control.core.columns import Column, feature, look, missing_marks, useless
 from ml_control.core.tabular import read_cells
 from ml_control.errors import BadObject, InvalidSpec
 
 if TYPE_CHECKING:
     import polars as pl
 
-MARKS = ("", "NA", "N/A", "n/a", "?", "null", "NULL", "None", "nan", "NaN", "-")
 _POSITIVE = frozenset(
     {"1", "yes", "y", "true", "t", "positive", "pos", "malignant", "fraud", "churn", "churned"}
     | {"default", "bad", "fail", "failed", "spam"}
 )
-_SIGNED = re.compile(
-    r"(^|_)(temp|temperature|delta|diff|difference|change|balance|profit|return|score|lat|lon|lng)"
-)
-_IDENTIFIER = re.compile(r"(^|[_\s.-])(id|uuid|guid|key|index|rownum|row)($|[_\s.-])|^unnamed")
-_DATE = r"^\d{4}-\d{2}-\d{2}([T ].*)?$|^\d{1,2}[/.]\d{1,2}[/.]\d{2,4}$"
-# Where nature sets both ends; taken only when the whole sample lies inside.
-_RANGES = (
-    (re.compile(r"(^|_)lat(itude)?$"), -90.0, 90.0),
-    (re.compile(r"(^|_)(lon|lng|long|longitude)$"), -180.0, 180.0),
-    (re.compile(r"^age(_years)?$"), 0.0, 120.0),
-    (re.compile(r"(^|_)(pct|percent|percentage)$"), 0.0, 100.0),
-)
 _MOST_CLASSES = 50
+_RARE = 10  # percent
 _MOST_INTEGER_CLASSES = 20
 
 
@@ -59,56 +47,63 @@ class _Aim:
     bound_note: str
 
 
-@dataclass(frozen=True)
-class _Column:
-    """What the sample shows of one column."""
-
-    name: str
-    present: int
-    distinct: int
-    numbers: pl.Series | None  # the values, when all of them are numbers
-    dates: bool
-
-    @property
-    def whole(self) -> bool:
-        """All values are whole numbers."""
-        return self.numbers is not None and bool((self.numbers == self.numbers.round()).all())
-
-
 def infer(
-    sample: pl.DataFrame | bytes, target: str, *, start: date, partitions: int = 1
+    sample: pl.DataFrame | bytes,
+    target: str,
+    *,
+    start: date,
+    partitions: int = 1,
+    format: str = "csv",
+    unusable: Mapping[str, str] | None = None,
+    decimals: Iterable[str] = (),
 ) -> Inference:
-    """Attributes of a CSV pipeline from a table of texts (or CSV bytes) and its target.
+    """Attributes of a pipeline of tables from a table of texts (or CSV bytes) and its target.
 
-    *partitions* is how many partitions the sample's rows come from.
+    *partitions* is how many partitions the sample's rows come from, *unusable* the columns that
+    cannot be read as numbers or categories, with the reason. The numbers of *decimals* have a
+    decimal point in a format that has types, so they name no classes.
 
     Raises ``InvalidSpec`` when the target is not there, has one value, or cannot be a target;
     ``BadObject`` when a row has no target or the bytes are not CSV.
     """
     cells = read_cells(sample, "sample") if isinstance(sample, bytes) else sample
-    if target not in cells.columns:
+    unusable, decimals = unusable or {}, frozenset(decimals)
+    known = [*cells.columns, *unusable]
+    if target not in known:
         raise InvalidSpec(
             target or "target",
-            "is no column of the sample" if target else "is needed for a CSV sample",
-            f"choose --target from: {', '.join(cells.columns)}",
+            "is no column of the sample" if target else "is needed for a sample of tables",
+            f"choose --target from: {', '.join(known)}",
         )
-    missing, notes = _missing(cells, target)
-    columns = {name: _look(cells[name], missing) for name in cells.columns}
+    if target in unusable:
+        raise InvalidSpec(target, f"cannot be a target: {unusable[target]}", "choose another")
+    missing, note = missing_marks(cells, target)
+    notes = {"source.missing": note}
+    columns = {name: look(cells[name], missing) for name in cells.columns}
     aim = _target(columns[target], cells[target], missing)
+    if target in decimals and aim.attributes["task"] != "regression":
+        raise InvalidSpec(
+            target,
+            "has few values with a decimal point, so it is neither an amount nor a class",
+            "write classes as whole numbers or texts",
+        )
     notes.update(aim.notes)
     features: list[dict[str, Any]] = []
     ignore: list[str] = []
     for name, column in columns.items():
         if name == target:
             continue
-        if reason := _useless(column, cells.height):
+        if reason := useless(column):
             ignore.append(name)
             notes[f"columns.ignore.{name}"] = reason
             continue
-        feature, note = _feature(column)
-        features.append(feature)
+        found, note = feature(column, decimals=name in decimals)
+        features.append(found)
         if note:
             notes[f"columns.features.{name}"] = note
+    for name, reason in unusable.items():
+        ignore.append(name)
+        notes[f"columns.ignore.{name}"] = reason
     if not features:
         raise InvalidSpec(
             "sample",
@@ -117,7 +112,7 @@ def infer(
         )
     attributes = {
         "source": {
-            "format": "csv",
+            "format": format,
             "partition": {"by": "day", "start": start.isoformat()},
             "missing": missing,
         },
@@ -130,6 +125,31 @@ def infer(
         **_rest(aim, cells.height // partitions, notes),
     }
     return Inference(attributes, notes)
+
+
+def without_leaks(found: Inference, scores: Mapping[str, float], bound: float) -> Inference:
+    """The proposal with the columns under ``ignore`` that alone score above *bound*.
+
+    Raises ``InvalidSpec`` when that leaves no feature.
+    """
+    leaks = [name for name, score in scores.items() if score > bound]
+    if not leaks:
+        return found
+    columns = found.attributes["columns"]
+    features = [one for one in columns["features"] if one["name"] not in leaks]
+    if not features:
+        raise InvalidSpec(
+            "sample",
+            f"each column alone tells the target: {', '.join(leaks)}",
+            "give a sample with columns that are known when predicting",
+        )
+    notes = dict(found.notes)
+    for name in leaks:
+        notes[f"columns.ignore.{name}"] = (
+            f"alone it tells the target (score {scores[name]:.4g}); is it known when predicting?"
+        )
+    changed = {**columns, "features": features, "ignore": [*columns.get("ignore", ()), *leaks]}
+    return Inference({**found.attributes, "columns": changed}, notes)
 
 
 def infer_images(
@@ -195,77 +215,8 @@ def _rest(aim: _Aim, partition_rows: int, notes: dict[str, str]) -> dict[str, An
     }
 
 
-def _missing(cells: pl.DataFrame, target: str) -> tuple[list[str], dict[str, str]]:
-    """The empty text and the marks that the sample has; the target's own texts are no marks."""
-    others = cells.drop(target)
-    found = [
-        mark for mark in MARKS[1:] if any((others[name] == mark).any() for name in others.columns)
-    ]
-    seen = (", ".join(map(repr, found)) + " occur") if found else "no other mark occurs"
-    return ["", *found], {"source.missing": f"in the sample, {seen}"}
-
-
-def _look(cells: pl.Series, missing: list[str]) -> _Column:
-    import polars as pl
-
-    present = cells.filter(~cells.is_in(missing))
-    numbers = present.cast(pl.Float64, strict=False)
-    usable = len(present) > 0 and bool(numbers.is_finite().fill_null(value=False).all())
-    return _Column(
-        name=cells.name,
-        present=len(present),
-        distinct=present.n_unique(),
-        numbers=numbers if usable else None,
-        dates=len(present) > 0 and bool(present.str.contains(_DATE).all()),
-    )
-
-
-def _useless(column: _Column, rows: int) -> str | None:
-    """Why a column cannot help a model, if so."""
-    words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", column.name).lower()
-    if column.present == 0:
-        return "has no value in the sample"
-    if column.dates:
-        return "a date or time; derive a number from it before it arrives if it matters"
-    every = column.distinct == column.present
-    if (
-        every
-        and rows > 1
-        and _IDENTIFIER.search(words)
-        and (column.whole or column.numbers is None)
-    ):
-        return "looks like an identifier: a different value in every row"
-    if column.numbers is None and every and rows >= 10:
-        return "a different text in every row"
-    if column.numbers is None and column.distinct > max(100, column.present // 2):
-        return f"looks like free text: {column.distinct} different values"
-    return None
-
-
-def _feature(column: _Column) -> tuple[dict[str, Any], str]:
-    if column.numbers is None:
-        return {"name": column.name, "type": "category"}, ""
-    feature: dict[str, Any] = {"name": column.name, "type": "number"}
-    low, high = _extent(column.numbers)
-    words = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", column.name).lower()
-    for pattern, least, most in _RANGES:
-        if pattern.search(words) and least <= low and high <= most:
-            return {**feature, "min": least, "max": most}, ""
-    if low >= 0 and not _SIGNED.search(words):
-        return {**feature, "min": 0.0}, ""
-    if column.whole and column.distinct == 2:
-        return feature, "two numbers; make it a category if they are codes"
-    return feature, ""
-
-
-def _extent(numbers: pl.Series) -> tuple[float, float]:
-    """Smallest and largest value of a non-empty column of numbers."""
-    values = numbers.to_numpy()
-    return float(values.min()), float(values.max())
-
-
-def _target(column: _Column, cells: pl.Series, missing: list[str]) -> _Aim:
-    gaps = cells.is_in(missing).arg_true()
+def _target(column: Column, cells: pl.Series, missing: list[str]) -> _Aim:
+    gaps = (cells.is_null() | cells.is_in(missing)).arg_true()
     if len(gaps):
         row = int(gaps[0]) + 1
         raise BadObject(
@@ -278,7 +229,7 @@ def _target(column: _Column, cells: pl.Series, missing: list[str]) -> _Aim:
     if column.numbers is not None and column.distinct > 2:
         few = column.whole and column.distinct <= _MOST_INTEGER_CLASSES
         if not few:
-            low, high = _extent(column.numbers)
+            low, high = column.extent
             note = f"{column.distinct} different numbers from {low:g} to {high:g}"
             why = "0 is what the mean of the target reaches"
             return _Aim({"task": "regression"}, {"columns.task": note}, "r2", 0.1, why)
@@ -315,6 +266,12 @@ def _classes(counts: Mapping[str, int]) -> _Aim:
         next((label for label in ranked if label.startswith(">")), ranked[0]),
     )
     other = next(label for label in ranked if label != positive)
-    notes = {"columns.positive": f"its probability is the score; the other class is {other!r}"}
+    share = 100 * counts[positive] / sum(counts.values())
+    notes = {
+        "columns.positive": f"its probability is the score; {share:.2g} % of the sample's rows, "
+        f"the others are {other!r}"
+    }
+    if share < _RARE or share > 100 - _RARE:
+        notes["columns.positive"] += "; training.class_weights: balanced weighs both the same"
     why = "0.5 is what a coin reaches"
     return _Aim({"task": "binary", "positive": positive}, notes, "auc", 0.6, why)

@@ -193,8 +193,10 @@ _METRICS: dict[str, Callable[[Floats, Floats], float]] = {
 }
 
 
-def watched(name: str, y_true: Any, predictions: Any) -> float:
+def watched(name: str, y_true: Any, predictions: Any, weights: Any = None) -> float:
     """An evaluation metric as XGBoost itself logs it, recomputed from its predictions.
+
+    ``weights`` of the rows, float32 (n,), are those that the training saw, if it saw any.
 
     ``name`` may carry the data set (``validation-logloss``). Known: logloss, mlogloss, rmse, mae,
     error, merror, auc (of ``(n,)`` scores). As in XGBoost, labels, predictions and logarithms are
@@ -214,51 +216,74 @@ def watched(name: str, y_true: Any, predictions: Any) -> float:
     y, p = checked(task, y_true, predictions)
     if metric == "auc" and len(np.unique(y)) < 2:
         raise NotProven(name, "undefined: there is only one class", _DATA)
-    return float(_WATCHED[metric](y, p))
+    if weights is None:
+        return float(_WATCHED[metric](y, p, None))
+    w = np.asarray(weights, dtype=np.float32)
+    if w.shape != y.shape or not np.isfinite(w).all() or w.min() < 0 or w.sum() <= 0:
+        raise NotProven("weights", f"expected {len(y)} numbers of at least 0", _DATA)
+    return float(_WATCHED[metric](y, p, w))
 
 
-def _xgboost_logloss(y: Floats, p: Floats) -> float:
+def _averaged(losses: Any, weights: Any) -> float:
+    """The mean of float32 losses (n,), summed in float64; weighted where there are weights."""
+    import numpy as np
+
+    if weights is None:
+        return float(losses.mean(dtype=np.float64))
+    total = np.sum(losses * weights, dtype=np.float64)
+    return float(total / np.sum(weights, dtype=np.float64))
+
+
+def _xgboost_logloss(y: Floats, p: Floats, w: Any) -> float:
     import numpy as np
 
     score = p.astype(np.float32)
     given = np.where(y == 1, score, np.float32(1) - score)
-    return float(-np.log(np.maximum(given, np.float32(_XGBOOST_EPS))).mean(dtype=np.float64))
+    return _averaged(-np.log(np.maximum(given, np.float32(_XGBOOST_EPS))), w)
 
 
-def _xgboost_mlogloss(y: Floats, p: Floats) -> float:
+def _xgboost_mlogloss(y: Floats, p: Floats, w: Any) -> float:
     import numpy as np
 
     given = p.astype(np.float32)[np.arange(len(y)), y.astype(np.int64)]
-    return float(-np.log(np.maximum(given, np.float32(_XGBOOST_EPS))).mean(dtype=np.float64))
+    return _averaged(-np.log(np.maximum(given, np.float32(_XGBOOST_EPS))), w)
 
 
-def _error_rate(y: Floats, p: Floats) -> float:
-    return float((predicted_classes(p) != y).mean())
-
-
-def _xgboost_rmse(y: Floats, p: Floats) -> float:
+def _error_rate(y: Floats, p: Floats, w: Any) -> float:
     import numpy as np
 
-    return float(np.sqrt(_differences(y, p, power=2)))
+    return _averaged((predicted_classes(p) != y).astype(np.float32), w)
 
 
-def _xgboost_mae(y: Floats, p: Floats) -> float:
-    return _differences(y, p, power=1)
+def _xgboost_rmse(y: Floats, p: Floats, w: Any) -> float:
+    import numpy as np
+
+    return float(np.sqrt(_differences(y, p, w, power=2)))
 
 
-def _differences(y: Floats, p: Floats, power: int) -> float:
+def _xgboost_mae(y: Floats, p: Floats, w: Any) -> float:
+    return _differences(y, p, w, power=1)
+
+
+def _differences(y: Floats, p: Floats, w: Any, power: int) -> float:
     import numpy as np
 
     gap = np.abs(y.astype(np.float32) - p.astype(np.float32))
-    return float((gap**power).mean(dtype=np.float64))
+    return _averaged(gap**power, w)
 
 
-_WATCHED: dict[str, Callable[[Floats, Floats], float]] = {
+def _weighted_auc(y: Floats, p: Floats, w: Any) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(y, p, sample_weight=w))
+
+
+_WATCHED: dict[str, Callable[[Floats, Floats, Any], float]] = {
     "logloss": _xgboost_logloss,
     "mlogloss": _xgboost_mlogloss,
     "error": _error_rate,
     "merror": _error_rate,
-    "auc": _value_score("roc_auc_score"),
+    "auc": _weighted_auc,
     "rmse": _xgboost_rmse,
     "mae": _xgboost_mae,
 }

@@ -50,6 +50,7 @@ class Event(Record):
     version: str
     size: int
     path: str  # where the bytes are: a lake key that is never written twice
+    put: str = ""  # the act of putting it that was last recorded, if its source can tell them apart
     seq: int = 0
     recorded_at: float = 0.0
     state: EventState = "pending"
@@ -168,11 +169,15 @@ class Published(Record):
 
 
 class Request(Record):
-    """The last run asked for a partition: level-based retries count from it."""
+    """The runs asked for a partition's work: level-based retries count from it.
+
+    ``attempt`` counts runs that began; ``asked`` the requests made since, of which none began yet.
+    """
 
     key: str
-    attempt: int
-    at: float
+    attempt: int = 0
+    asked: int = 0
+    at: float = 0.0
 
 
 class PartitionState(Record):

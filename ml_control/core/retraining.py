@@ -29,6 +29,8 @@ class Decision:
     train: bool
     because: str
     attempt: int = 1
+    halted: bool = False  # attempts are used up: a person is needed
+    ended: bool = False  # this data was trained on and judged
 
 
 def decide(
@@ -46,7 +48,8 @@ def decide(
         return Decision(train=True, because="new data was published")
     stuck = state.outcome == "passed" and seen.undeployed
     if state.outcome in ("passed", "refused") and not stuck:
-        return Decision(train=False, because=f"this data was trained on: {state.outcome}")
+        because = f"this data was trained on: {state.outcome}"
+        return Decision(train=False, because=because, ended=True)
     waited = seen.now - state.at
     # Below zero the clock was set back: waiting for it to catch up could take days.
     if 0 <= waited < GRACE_SECONDS * 2 ** (state.attempt - 1):
@@ -54,7 +57,8 @@ def decide(
     if state.attempt >= max_attempts:
         why = f": {state.reason}" if state.reason and not stuck else ""
         why = ": the proven model could not be deployed" if stuck else why
-        return Decision(train=False, because=f"halted after {state.attempt} failed attempts{why}")
+        said = f"halted after {state.attempt} failed attempts{why}"
+        return Decision(train=False, because=said, halted=True)
     attempt = state.attempt + 1
     because = "the proven model is not deployed yet" if stuck else "after a failed run"
     return Decision(train=True, because=f"attempt {attempt}: {because}", attempt=attempt)

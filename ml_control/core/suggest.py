@@ -1,7 +1,8 @@
 """A first Great Expectations suite from a sample: it holds on the sample, with slack.
 
 The suite is for catching accidents (a column gone empty, other units, new codes), so its bounds
-are wide; whoever knows the data tightens them.
+are wide; whoever knows the data tightens them. New codes are shown as a warning, the rest refuses
+a partition. All of it can be decided from a sample of rows.
 """
 
 from __future__ import annotations
@@ -87,7 +88,12 @@ def _levels(series: pl.Series) -> list[dict[str, Any]]:
     if not 0 < len(levels) <= _MOST_LEVELS:
         return []
     return [
-        _expect("expect_column_values_to_be_in_set", series.name, value_set=levels, mostly=_MOSTLY)
+        {
+            **_expect(
+                "expect_column_values_to_be_in_set", series.name, value_set=levels, mostly=_MOSTLY
+            ),
+            "severity": "warning",  # a new level is news, and the encoding copes with it
+        }
     ]
 
 

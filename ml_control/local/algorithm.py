@@ -5,8 +5,9 @@ container's XGBoost. It reads::
 
     input/config/hyperparameters.json       values are strings
     input/config/inputdataconfig.json       content types of the channels, where given
-    input/config/resourceconfig.json        ``nthread``, where given
-    input/data/train/*.csv                  label first, no header, empty cell = missing
+    input/config/resourceconfig.json        ``nthread``; ``external``: train from disk
+    input/data/train/*.csv                  label first, no header, empty cell = missing;
+                                            with csv_weights=1 the weight second
     input/data/validation/*.csv             optional
     input/data/golden/golden.csv            optional: feature rows without the label
 
@@ -20,25 +21,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ml_control.local.hyperparameters import Refused, parse
+from ml_control.local.matrices import (
+    Unusable,
+    read_channel,
+    training_matrix,
+    version,
+    watched_matrix,
+)
 from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.proving import read_rows
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_COUNT_BLOCK = 1 << 20
-
-
-class Unusable(ValueError):
-    """Training data or configuration that cannot be used; the text says what and where."""
+SCRATCH = "scratch"  # the channels as numbers, and external memory's pages; gone when it ends
 
 
 def run(prefix: Path) -> None:
@@ -48,16 +49,14 @@ def run(prefix: Path) -> None:
     config = prefix / "input" / "config"
     values = parse(_config(config / "hyperparameters.json"))
     _check_channels(_config(config / "inputdataconfig.json"))
-    threads = _config(config / "resourceconfig.json").get("nthread") or _cpus()
+    resources = _config(config / "resourceconfig.json")
+    threads = resources.get("nthread") or _cpus()
     rounds = values.pop("num_round")
     patience = values.pop("early_stopping_rounds", None)
+    weighted = bool(values.pop("csv_weights", 0))
     params = {"seed": 0, "nthread": int(threads), **values}
-
-    data = prefix / "input" / "data"
-    train = _matrix(data / "train", params, None)
-    watched = [(train, "train")]
-    if (data / "validation").is_dir():
-        watched.append((_matrix(data / "validation", params, train.num_col()), "validation"))
+    watched = _matrices(prefix, params, weighted=weighted, external="external" in resources)
+    train, data = watched[0][0], prefix / "input" / "data"
     golden = _golden(data / "golden" / "golden.csv", train.num_col(), params["nthread"])
 
     history: dict[str, dict[str, list[float]]] = {}
@@ -93,85 +92,23 @@ def run(prefix: Path) -> None:
     _write(prefix / "model" / "xgboost-model", _saved(booster, prefix), prefix)
 
 
-def read_channel(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(features (rows, columns), labels (rows,)) of the CSV files in a folder, by name.
-
-    The arrays are filled in place, so the peak is the data once and one block of text. Raises
-    ``Unusable`` naming the file for a header, an unusable cell, or rows of different lengths.
-    """
-    import numpy as np
-
-    files = sorted(path for path in folder.glob("*.csv") if path.is_file())
-    total = sum(_lines(path) for path in files)
-    if not total:
-        raise Unusable(f"channel {folder.name}: there is no row of data in its *.csv files")
-    features = labels = np.empty(0, np.float32)
-    filled = width = 0
-    for path in files:
-        try:
-            for block in read_rows(path):
-                if not width:
-                    width = block.shape[1]
-                    if width < 2:
-                        raise Unusable("a row needs a label and at least one feature")
-                    features = np.empty((total, width - 1), np.float32)
-                    labels = np.empty(total, np.float32)
-                if block.shape[1] != width:
-                    raise Unusable(f"has {block.shape[1]} columns, the rows before have {width}")
-                labels[filled : filled + len(block)] = block[:, 0]
-                features[filled : filled + len(block)] = block[:, 1:]
-                filled += len(block)
-        except ValueError as error:
-            raise Unusable(f"channel {folder.name}: {path.name}: {_explain(path, error)}") from None
-    features, labels = features[:filled], labels[:filled]
-    if not np.isfinite(labels).all():
-        row = int(np.argmin(np.isfinite(labels)))
-        raise Unusable(f"channel {folder.name}: row {row + 1} has no finite label in column 1")
-    if np.isinf(features).any():
-        row = int(np.isinf(features).any(axis=1).argmax())
-        raise Unusable(f"channel {folder.name}: row {row + 1} has an infinite value")
-    return features, labels
-
-
-def _explain(path: Path, error: ValueError) -> str:
-    """The reader's words; where the first line is a header, that is what must be said."""
-    with path.open("rb") as file:
-        cells = file.readline(1 << 16).decode(errors="replace").rstrip("\r\n").split(",")
-    for cell in cells:
-        try:
-            float(cell or "nan")
-        except ValueError:
-            return f"begins with a header ({cell.strip()[:40]!r}); training data must have none"
-    return str(error)
-
-
-def _lines(path: Path) -> int:
-    """An upper bound of the rows in a file: its line ends, and an unended last line."""
-    count, last = 0, b"\n"
-    with path.open("rb") as file:
-        while block := file.read(_COUNT_BLOCK):
-            count += block.count(b"\n")
-            last = block[-1:]
-    return count + (last != b"\n")
-
-
-def _matrix(folder: Path, params: Mapping[str, Any], columns: int | None) -> Any:
-    """A channel as XGBoost's matrix; ``columns`` are those of the training channel, if known."""
-    import xgboost
-
-    if not folder.is_dir():
-        raise Unusable(f"channel {folder.name} is required for training")
-    features, labels = read_channel(folder)
-    if columns is not None and features.shape[1] != columns:
-        raise Unusable(
-            f"channel {folder.name} has {features.shape[1]} features, channel train has {columns}"
-        )
-    common = {"label": labels, "missing": float("nan"), "nthread": params["nthread"]}
-    histogram = params.get("tree_method", "auto") in {"auto", "hist"}
-    if columns is None and histogram and params.get("booster") != "gblinear" and _version() >= (2,):
-        # The same trees, bit for bit, from less memory: hist looks at bins only.
-        return xgboost.QuantileDMatrix(features, max_bin=params.get("max_bin", 256), **common)
-    return xgboost.DMatrix(features, **common)
+def _matrices(
+    prefix: Path, params: Mapping[str, Any], *, weighted: bool, external: bool
+) -> list[tuple[Any, str]]:
+    """The training channel and, where there is one, the validation channel after it."""
+    data, scratch = prefix / "input" / "data", prefix / SCRATCH
+    scratch.mkdir(exist_ok=True)
+    rows = read_channel(data / "train", scratch / "train", weighted=weighted)
+    watched = [(training_matrix(rows, params, external=external), "train")]
+    if (data / "validation").is_dir():
+        seen = read_channel(data / "validation", scratch / "validation", weighted=weighted)
+        if seen.features != rows.features:
+            raise Unusable(
+                f"channel validation has {seen.features} features, "
+                f"channel train has {rows.features}"
+            )
+        watched.append((watched_matrix(seen, params, external=external), "validation"))
+    return watched
 
 
 def _golden(path: Path, columns: int, threads: int) -> Any:
@@ -184,7 +121,7 @@ def _golden(path: Path, columns: int, threads: int) -> Any:
     try:
         rows = np.concatenate(list(read_rows(path)) or [np.empty((0, columns), np.float32)])
     except ValueError as error:
-        raise Unusable(f"channel golden: {path.name}: {_explain(path, error)}") from None
+        raise Unusable(f"channel golden: {path.name}: {error}") from None
     if rows.shape[1] != columns:
         raise Unusable(
             f"channel golden has {rows.shape[1]} columns, channel train has {columns} features"
@@ -219,19 +156,13 @@ def _printer() -> Any:
 
 def _saved(booster: Any, prefix: Path) -> bytes:
     """The model as bytes that this very version of XGBoost loads again."""
-    if _version() >= (1, 6):
+    if version() >= (1, 6):
         return bytes(booster.save_raw("ubj"))
     draft = prefix / "output" / ".model.json"  # the format follows the file's name
     booster.save_model(str(draft))
     model = draft.read_bytes()
     draft.unlink()
     return model
-
-
-def _version() -> tuple[int, ...]:
-    import xgboost
-
-    return tuple(int(part) for part in xgboost.__version__.split(".")[:2])
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -286,6 +217,8 @@ def main(arguments: list[str] | None = None) -> int:
         failure = f"framework error: {type(error).__name__}: {words}"
     else:
         return 0
+    finally:
+        shutil.rmtree(prefix / SCRATCH, ignore_errors=True)
     print(failure, file=sys.stderr, flush=True)
     _write(prefix / "output" / "failure", failure.encode(), prefix)
     return 1

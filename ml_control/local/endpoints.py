@@ -2,6 +2,7 @@
 
     <root>/<name>/lock                   held while the endpoint is being changed
     <root>/<name>/current.json           which deployment serves; replaced at once
+    <root>/<name>/token.json             the highest fencing token that was deployed with
     <root>/<name>/failed.json            why the last deployment failed, if it did
     <root>/<name>/<instance>/            one deployment: model.tar.gz, deployment.json,
                                          process.json, server.json, server.log
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ml_control.core.containers import container as container_of
 from ml_control.core.digests import sha256
 from ml_control.environments import python_for
-from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed, Retryable
+from ml_control.errors import Conflict, InvalidSpec, MlControlError, PlatformFailed, Retryable
 from ml_control.local.files import exclusive, is_locked, read_json, tail, write_json, write_whole
 from ml_control.local.processes import alive, end, python_environment, spawn
 from ml_control.ports import EndpointState, Reply
@@ -47,14 +48,21 @@ class LocalEndpoints:
         self._targets: dict[str, tuple[str, str]] = {}  # name -> (url, instance), as last seen
 
     def deploy(
-        self, name: str, archive: bytes, model_version: str, container: str, timeout: float
+        self,
+        name: str,
+        archive: bytes,
+        model_version: str,
+        container: str,
+        timeout: float,
+        token: int = 0,
     ) -> EndpointState:
         """Serve this archive under this name and wait until it answers; then end the old server.
 
         Deploying what is serving already changes nothing. ``timeout`` in seconds bounds the wait
         for another deployer and, again, the start. Raises ``PlatformFailed`` with the end of the
         server's log (what served before goes on serving), ``Conflict`` when another deployer does
-        not finish in time, ``InvalidSpec`` for an unusable name or container.
+        not finish in time or one with a higher ``token`` was here since, ``InvalidSpec`` for an
+        unusable name or container.
         """
         folder = self._folder(name)
         container_of(container)
@@ -66,6 +74,7 @@ class LocalEndpoints:
         }
         with exclusive(folder / "lock", timeout, f"endpoint {name}"):
             current = read_json(folder / "current.json")
+            _take_turn(folder, token)
             if current and all(current.get(key) == wanted[key] for key in wanted):
                 state = self.describe(name)
                 if (
@@ -91,41 +100,6 @@ class LocalEndpoints:
             )
             (folder / "failed.json").unlink(missing_ok=True)
             self._sweep(folder, {"instance": instance})
-            return self.describe(name)
-
-    def ensure(self, name: str, model_version: str, timeout: float) -> EndpointState:
-        """Bring a dead or stopped endpoint back from its stored bytes; a serving one is left.
-
-        Raises ``NotProven`` when nothing, another model version or other bytes than those once
-        deployed are stored, ``PlatformFailed`` when the server does not start.
-        """
-        folder = self._folder(name)
-        current = read_json(folder / "current.json")
-        if current and current.get("model_version") == model_version:
-            state = self.describe(name)
-            if state.state == "InService":
-                return state
-        if current is None and not folder.exists():
-            raise _nothing_deployed(name)
-        with exclusive(folder / "lock", timeout, f"endpoint {name}"):
-            current = read_json(folder / "current.json")
-            if current is None:
-                raise _nothing_deployed(name)
-            _check_stored(folder, current, model_version)
-            home = folder / str(current["instance"])
-            server = _server(home)
-            if not current.get("stopped") and server and self._answers(server):
-                return self.describe(name)  # another caller was faster
-            self._end_server(home)
-            keys = ("name", "model_version", "container", "archive_sha256", "instance")
-            write_json(home / "deployment.json", {key: current[key] for key in keys})
-            try:
-                self._start(home, str(current["container"]), timeout)
-            except PlatformFailed as error:
-                self._failed(folder, model_version, error)
-                raise
-            write_json(folder / "current.json", {**current, "stopped": False})
-            (folder / "failed.json").unlink(missing_ok=True)
             return self.describe(name)
 
     def describe(self, name: str) -> EndpointState:
@@ -203,11 +177,11 @@ class LocalEndpoints:
             self._targets.pop(name, None)
             time.sleep(0.05 * attempt)
         raise Retryable(
-            f"endpoint {name}", reason, f"see what 'describe' says of {name}, or ensure it again"
+            f"endpoint {name}", reason, "see 'ml-control status', or deploy its model again"
         )
 
     def stop(self, name: str) -> None:
-        """End the endpoint's server and keep its bytes, so that ``ensure`` can bring it back."""
+        """End the endpoint's server; deploying the same model again brings it back."""
         folder = self._folder(name)
         if not folder.exists():
             return
@@ -322,8 +296,18 @@ class LocalEndpoints:
                 shutil.rmtree(home, ignore_errors=True)
 
 
-def _nothing_deployed(name: str) -> NotProven:
-    return NotProven(f"endpoint {name}", "nothing was deployed under this name", "deploy a model")
+def _take_turn(folder: Path, token: int) -> None:
+    """Keep the highest token seen. Raises ``Conflict`` for a lower one. Call under the lock."""
+    seen = (read_json(folder / "token.json") or {}).get("token", 0)
+    if token < seen:
+        raise Conflict(
+            f"endpoint {folder.name}",
+            f"a deployer with token {seen} came after the one with token {token}",
+            "end this run; its lease was taken over",
+            seen=seen,
+        )
+    if token > seen:
+        write_json(folder / "token.json", {"token": token})
 
 
 def _stored(folder: Path, current: dict[str, Any]) -> str:
@@ -332,25 +316,6 @@ def _stored(folder: Path, current: dict[str, Any]) -> str:
         return sha256((folder / str(current["instance"]) / "model.tar.gz").read_bytes())
     except OSError:
         return ""
-
-
-def _check_stored(folder: Path, current: dict[str, Any], model_version: str) -> None:
-    name = folder.name
-    if current.get("model_version") != model_version:
-        raise NotProven(
-            f"endpoint {name}",
-            f"holds model version {current.get('model_version')}, not {model_version}",
-            "deploy the proven archive",
-        )
-    found = _stored(folder, current)
-    if found != current.get("archive_sha256"):
-        raise NotProven(
-            f"endpoint {name}: model.tar.gz",
-            f"has SHA-256 {found}, but {current.get('archive_sha256')} was deployed"
-            if found
-            else "the stored archive is gone",
-            "deploy the proven archive again",
-        )
 
 
 def _server(home: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 REFUSED = re.compile(
@@ -22,32 +23,34 @@ class Refused(ValueError):
     """A hyperparameter that the container would refuse; the text is what it would say."""
 
 
-def _bounded(kind: type[int] | type[float], interval: str) -> _Parser:
+@dataclass(frozen=True)
+class _Bounded:
     """A number within an interval written as in mathematics: ``[0, 1]``, ``(0, +inf)``."""
-    low, high = (float(edge) for edge in interval[1:-1].split(","))
 
-    def parse(name: str, text: str) -> int | float:
+    kind: type[int] | type[float]
+    interval: str
+
+    def __call__(self, name: str, text: str) -> int | float:
         try:
-            value = kind(text)
+            value = self.kind(text)
         except ValueError:
             raise Refused(
-                f"Hyperparameter {name}: could not parse value {text!r} as {kind.__name__}"
+                f"Hyperparameter {name}: could not parse value {text!r} as {self.kind.__name__}"
             ) from None
-        above = value > low if interval[0] == "(" else value >= low
-        below = value < high if interval[-1] == ")" else value <= high
+        low, high = (float(edge) for edge in self.interval[1:-1].split(","))
+        above = value > low if self.interval[0] == "(" else value >= low
+        below = value < high if self.interval[-1] == ")" else value <= high
         if not (above and below):  # NaN is in no interval
-            raise Refused(f"Hyperparameter {name}: {value} is not in {interval}")
+            raise Refused(f"Hyperparameter {name}: {value} is not in {self.interval}")
         return value
-
-    return parse
 
 
 def _integer(interval: str) -> _Parser:
-    return _bounded(int, interval)
+    return _Bounded(int, interval)
 
 
 def _real(interval: str) -> _Parser:
-    return _bounded(float, interval)
+    return _Bounded(float, interval)
 
 
 def _one_of(*allowed: str) -> _Parser:
@@ -126,18 +129,39 @@ _KNOWN: dict[str, _Parser] = {
     "seed": _integer("(-inf, +inf)"),
     "seed_per_iteration": _one_of("true", "false"),
     "nthread": _integer("[1, +inf)"),
+    "csv_weights": _integer("[0, 1]"),
     "verbosity": _integer("[0, 3]"),
 }
 # The container takes these; here they would be ignored, so they are refused instead.
 _ELSEWHERE = frozenset(
     {
-        *("csv_weights", "_kfold", "_num_cv_round", "_tuning_objective_metric", "updater"),
+        *("_kfold", "_num_cv_round", "_tuning_objective_metric", "updater"),
         *("save_model_on_termination", "use_dask_gpu_training", "process_type", "dsplit"),
         *("aft_loss_distribution", "aft_loss_distribution_scale", "predictor", "sketch_eps"),
         *("single_precision_histogram", "deterministic_histogram", "max_cached_hist_node"),
     }
 )
 _MULTICLASS = ("multi:softmax", "multi:softprob")
+
+
+# Numbers that do not describe a model; to search among them has no meaning.
+_NO_SEARCH = frozenset(
+    {
+        *("num_class", "early_stopping_rounds", "seed", "nthread", "verbosity", "csv_weights"),
+        *("base_score", "refresh_leaf"),
+    }
+)
+
+
+def kind_of(name: str) -> type[int] | type[float] | None:
+    """int or float where a hyperparameter is a number that may be searched, else None."""
+    parser = _KNOWN.get(name)
+    return parser.kind if isinstance(parser, _Bounded) and name not in _NO_SEARCH else None
+
+
+def parse_one(name: str, text: str) -> Any:
+    """The typed value of one known hyperparameter. Raises ``Refused``."""
+    return _KNOWN[name](name, text)
 
 
 def parse(raw: Mapping[str, str]) -> dict[str, Any]:

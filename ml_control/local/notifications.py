@@ -7,32 +7,29 @@ the private folder. A crash at any point leaves it in one of the two places, and
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
 import os
-import re
 import secrets
-import shutil
+import signal
 import stat
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from ml_control.errors import BadObject, Conflict, PlatformFailed
+from ml_control.errors import BadObject, Conflict
 from ml_control.lake import Lake, file_digest
-from ml_control.ports import Notice
+from ml_control.local.raw_area import BUCKET, RawArea, copy_whole, remove_draft
+from ml_control.ports import Notice, Stored
 
-BUCKET = "raw"
 _logger = logging.getLogger("ml_control")
 _TAKEN = ".taken"
 _REFUSED = ".refused"
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".swp")
-_STEM, _SUFFIX = 200, 16  # a name with its digest stays within the 255 bytes of a file system
-_UNSAFE = re.compile(r"[^A-Za-z0-9._=-]")
 
 
 class LocalNotifications:
@@ -40,7 +37,7 @@ class LocalNotifications:
 
     def __init__(self, landing: Path, lake: Lake) -> None:
         self._landing = landing
-        self._lake = lake
+        self._raw = RawArea(lake)
 
     @contextmanager
     def exclusive(self, pipeline: str) -> Iterator[None]:
@@ -93,12 +90,33 @@ class LocalNotifications:
         at = file.stat().st_mtime
         hidden = self._base(pipeline) / f".admit-{secrets.token_hex(6)}"
         try:
-            digest = _copy(file, hidden)
+            digest = copy_whole(file, hidden)
             size = hidden.stat().st_size
-            path = self._link(hidden, pipeline, relative, digest, at)
+            path = self._raw.place(hidden, pipeline, relative, digest, at)
         finally:
             hidden.unlink(missing_ok=True)
         return Notice(BUCKET, f"{pipeline}/{relative}", digest, size, path, at, "", fresh=True)
+
+    def stored(self, pipeline: str, after: str, limit: int) -> list[Stored]:
+        """See ``ports.Notifications``."""
+        return self._raw.stored(pipeline, after, limit)
+
+    def identify(self, stored: Stored, key: str) -> Notice | None:
+        """See ``ports.Notifications``."""
+        return self._raw.identify(stored, key)
+
+    def arrived(self, path: str) -> float | None:
+        """See ``ports.Notifications``."""
+        return self._raw.arrived(path)
+
+    def tidy(self, pipeline: str) -> int:
+        """See ``ports.Notifications``. Drafts of the dead, and folders they emptied."""
+        base = self._base(pipeline)
+        gone = sum(remove_draft(draft) for draft in base.glob(".admit-*"))
+        for batch in (base / _TAKEN).glob("*"):
+            for folder, _, files in os.walk(batch, topdown=False):
+                gone += not files and _remove_empty(Path(folder))
+        return gone
 
     def _base(self, pipeline: str) -> Path:
         base = self._landing / pipeline
@@ -120,7 +138,8 @@ class LocalNotifications:
                 with suppress(FileNotFoundError):
                     # ctime, not mtime: a copy that keeps its old mtime is still being written.
                     changed = os.lstat(full).st_ctime
-                    if now - changed >= settle or changed > now + settle:
+                    settled = now - changed >= settle or changed > now + settle
+                    if settled and not _still_written(full):
                         found.append((changed, full))
         if not found:
             return None
@@ -175,7 +194,7 @@ class LocalNotifications:
             return Notice(
                 BUCKET, key, version, info.st_size, "", info.st_mtime, str(taken), why, fresh=True
             )
-        path = self._link(taken, pipeline, name, digest, info.st_mtime)
+        path = self._raw.place(taken, pipeline, name, digest, info.st_mtime)
         return Notice(
             BUCKET,
             key,
@@ -185,32 +204,8 @@ class LocalNotifications:
             info.st_mtime,
             str(taken),
             fresh=True,
-            taken_at=_taken_at(taken, relative),
+            put=hashlib.sha256(str(taken).encode(errors="surrogateescape")).hexdigest()[:24],
         )
-
-    def _link(self, file: Path, pipeline: str, name: PurePosixPath, digest: str, at: float) -> str:
-        """Give the bytes their permanent place, named by their digest; doing it twice is fine."""
-        parts = [_UNSAFE.sub("_", part) for part in name.parts]
-        if not any(part.startswith("dt=") for part in parts[:-1]):
-            parts.insert(0, f"dt={_day(at)}")
-        stem, dot, suffix = parts[-1].rpartition(".")
-        if not stem or len(suffix) > _SUFFIX:
-            stem, dot, suffix = parts[-1], "", ""
-        parts[-1] = f"{stem[:_STEM]}.{digest[:16]}{dot}{suffix}"
-        key = "/".join(["raw", pipeline, *parts])
-        target = self._lake.local_path(key)
-        try:
-            os.link(file, target)
-        except FileExistsError:
-            if file_digest(target) != digest:  # changed by a writer that kept the file open
-                target.unlink()
-                os.link(file, target)
-        except OSError:
-            # Another device, or a file of another user (Linux protects those from hard links).
-            partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-            _copy(file, partial)
-            partial.replace(target)
-        return key
 
     def _set_aside(self, taken: Path) -> None:
         pipeline = taken.relative_to(self._landing).parts[0]
@@ -220,18 +215,29 @@ class LocalNotifications:
             taken.rename(aside)
 
 
-def _taken_at(taken: Path, relative: Path) -> float:
-    """When a file was taken: its batch's folder is named by that time, in nanoseconds."""
-    batch = taken.parents[len(relative.parts) - 1].name
-    return int(batch.partition("-")[0]) / 1e9
+def _still_written(path: str) -> bool:
+    """Whether some process has the file open for writing, where the system can tell.
 
-
-def _day(at: float) -> str:
-    """The UTC day of a file time; file systems allow times that no calendar has."""
+    A read lease is granted only on a file that nobody has open for writing; it is given back at
+    once. Should somebody open the file in between, the signal about it must not end this process.
+    """
     try:
-        return datetime.fromtimestamp(at, UTC).date().isoformat()
-    except (OverflowError, ValueError, OSError):
-        return "unknown"
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False  # a link, a socket or not readable: refused with its reason later
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return False
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)  # ignored unless a process asks for it
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    except AttributeError:
+        return False  # not Linux
+    finally:
+        os.close(handle)
+    return False
 
 
 def _garbled(name: str) -> bool:
@@ -239,24 +245,13 @@ def _garbled(name: str) -> bool:
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 
-def _copy(source: Path, target: Path) -> str:
-    try:
-        shutil.copyfile(source, target)
-        with target.open("rb+") as stream:
-            os.fsync(stream.fileno())
-    except OSError as error:
-        target.unlink(missing_ok=True)
-        raise PlatformFailed(
-            str(source), f"could not be copied: {error}", "free space, then retry"
-        ) from error
-    return file_digest(target)
-
-
-def _remove_empty(folder: Path) -> None:
-    """Remove emptied folders up to the batch's own."""
+def _remove_empty(folder: Path) -> bool:
+    """Remove emptied folders up to the batch's own; whether this one is gone."""
+    gone = False
     while _TAKEN in folder.parts and folder.name != _TAKEN:
         try:
             folder.rmdir()
         except OSError:
-            return
-        folder = folder.parent
+            return gone
+        folder, gone = folder.parent, True
+    return gone

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,36 @@ class LocalTrainer:
                 _conclude(job, folder, process)
             return _result(job, folder, reported, adopted=adopted)
 
+    def end(self, name: str) -> None:
+        """End the job of this name if it runs, and drop its inputs; waiters get ``Retryable``."""
+        folder = self._root / name
+        if not _NAME.fullmatch(name) or not folder.is_dir():
+            return
+        with exclusive(self._root / f"{name}.lock", _LOCK_SECONDS, f"training job {name}"):
+            process = read_json(folder / "process.json")
+            if process is not None and alive(process["pid"], process["started"]):
+                end(process["pid"], process["started"])
+            for place in ("input/data", "scratch"):
+                shutil.rmtree(folder / place, ignore_errors=True)
+
+    def tidy(self, names: str, keep: Collection[str], newest: int) -> int:
+        """Remove the folders of ended jobs, but those to keep and the newest; how many."""
+        ended = []
+        for folder in self._root.glob("*/"):
+            if re.fullmatch(names, folder.name) and folder.name not in keep:
+                with contextlib.suppress(FileNotFoundError):
+                    ended.append(((folder / "request.json").stat().st_mtime, folder))
+        removed = 0
+        for _, folder in sorted(ended, reverse=True)[newest:]:
+            lock = self._root / f"{folder.name}.lock"
+            # A busy lock is a job that somebody starts or concludes just now: it stays.
+            with contextlib.suppress(Conflict), exclusive(lock, 0.0, folder.name):
+                process = read_json(folder / "process.json")
+                if process is None or not alive(process["pid"], process["started"]):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed += 1
+        return removed
+
     def stop(self) -> int:
         """End every running job of this root; how many there were. Their callers get Retryable."""
         running = 0
@@ -127,6 +157,8 @@ class LocalTrainer:
         resources: dict[str, Any] = {"current_host": "algo-1", "hosts": ["algo-1"]}
         if self._threads:
             resources["nthread"] = self._threads
+        if job.external_memory:
+            resources["external"] = True
         write_json(config / "resourceconfig.json", resources)
         write_json(folder / "request.json", {"digest": _request(job)})
         command = (python, "-m", "ml_control.local.algorithm", "--prefix", folder)
@@ -151,7 +183,7 @@ def _request(job: TrainingJob) -> str:
     """
     names = {channel: len(files) for channel, files in job.channels.items()}
     settings = {key: str(value) for key, value in job.hyperparameters.items()}
-    return digest_of([job.container, settings, names])
+    return digest_of([job.container, settings, names, job.external_memory])
 
 
 def _check_same(job: TrainingJob, folder: Path) -> None:

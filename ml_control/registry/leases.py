@@ -81,6 +81,22 @@ class Leases:
             except Conflict:
                 return
 
+    def catch_up(self, lease: Lease, seen: int) -> None:
+        """Give the lease back with its counter at ``seen`` at least, so that the next is beyond it.
+
+        For a registry restored from a backup that is older than what a token has already been
+        shown to. Raises ``Conflict`` when the lease was lost: then it is we who are behind.
+        """
+        item = self._tables.get(_TABLE, _pk(lease.pipeline), lease.stage)
+        if item is None or item.body.get("token") != lease.token:
+            raise Conflict(
+                f"{lease.pipeline} {lease.stage}",
+                f"the lease of {lease.holder} was taken over",
+                "end this run; its work cannot be published",
+            )
+        done = lease.model_copy(update={"token": max(seen, lease.token), "expires_at": 0.0})
+        self._write(done, expect=item.version)
+
     def holder(self, pipeline: str, stage: str) -> Lease | None:
         """The live lease, if someone holds one."""
         item = self._tables.get(_TABLE, _pk(pipeline), stage)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
+from itertools import islice, repeat
 
+from ml_control.core.coalescing import Waiting
 from ml_control.core.records import EVENT_STATES, Event, EventState
 from ml_control.errors import Conflict
 from ml_control.ports import Item, Put, Table, Tables
+from ml_control.registry.marks import Marks
 
 _TABLE: Table = "control-ledger"
+_CURRENT = ("pending", "claimed", "done")
 
 
 @dataclass(frozen=True)
 class Claim:
     """A partition's open events, taken by one run, with the item version of each."""
 
+    pipeline: str
+    partition: str
     run: str
     events: tuple[tuple[Event, int], ...]
 
@@ -35,54 +41,91 @@ class Ledger:
     def __init__(self, tables: Tables, clock: Callable[[], float]) -> None:
         self._tables = tables
         self._clock = clock
+        self.marks = Marks(tables, clock)
 
     def record(
         self,
         pipeline: str,
         events: Sequence[Event],
         fresh: Sequence[bool],
-        taken_at: Sequence[float] | None = None,
+        arrived: Sequence[float] | None = None,
     ) -> int:
         """Record events durably; gives how many are new. Recording one twice changes nothing.
 
         ``fresh[i]`` says that event i is certainly a new put, not word of an old one: then a
-        version that was already recorded but is no longer current becomes pending again. Where
-        ``taken_at`` says when the put was taken, a version recorded since then is word of it.
+        version that was already recorded but is no longer current becomes pending again, unless
+        the put that was recorded is this very one (``Event.put``). ``arrived``: when each came,
+        where that is not now.
         """
         if not events:
             return 0
-        first = self._take_numbers(pipeline, len(events))
+        first, now = self._take_numbers(pipeline, len(events)), self._clock()
         numbered = [
-            event.model_copy(update={"seq": first + i, "recorded_at": self._clock()})
-            for i, event in enumerate(events)
+            event.model_copy(update={"seq": _number(event, first + i), "recorded_at": at})
+            for i, (event, at) in enumerate(zip(events, arrived or repeat(now), strict=False))
         ]
+        token = secrets.token_hex(8)
+        touched = dict.fromkeys(event.partition for event in numbered if event.state == "pending")
+        announced = self.marks.announce(pipeline, touched, token, map(_path, filter(_at, numbered)))
         written = self._tables.write_each([_put(event, expect=0) for event in numbered])
         revived = [
-            self._revive(event, since)
-            for event, new, certain, since in zip(
-                numbered, written, fresh, taken_at or [inf] * len(events), strict=True
-            )
-            if not new and certain
+            event
+            for event, new, certain in zip(numbered, written, fresh, strict=True)
+            if not new and certain and self._revive(event)
         ]
-        return sum(written) + sum(revived)
+        again = {event.partition for event in revived}
+        for partition in again:  # one that was open may have been summed before
+            self.marks.refresh(pipeline, partition, without=token)
+            announced.pop(partition, None)
+        new = [
+            event
+            for event, kept in zip(numbered, written, strict=True)
+            if kept and event.partition in announced and event.state == "pending"
+        ]
+        self.marks.account(pipeline, token, announced, new)
+        return sum(written) + len(revived)
 
-    def _revive(self, event: Event, since: float) -> bool:
+    def _revive(self, event: Event) -> bool:
         """Make a known version current again (A, then B, then A is put)."""
-        prefix = f"{event.partition}#{event.key}#"
-        items = self._tables.query(_TABLE, _pk(event.pipeline), prefix=prefix)
-        found = [(Event.model_validate(item.body), item.version) for item in items]
-        versions = [(e, v) for e, v in found if e.key == event.key]  # a key may contain '#'
+        versions = self.versions(event.pipeline, event.partition, event.key)
         own = next(((e, v) for e, v in versions if e.version == event.version), None)
         if own is None:
             return False
         known, version = own
-        current = max(e.seq for e, _ in versions) == known.seq
-        if known.recorded_at >= since or (
-            current and known.state in ("pending", "claimed", "done")
-        ):
+        if event.put and known.put == event.put:
+            return False
+        if max(e.seq for e, _ in versions) == known.seq and known.state in _CURRENT:
+            if known.state != "claimed":  # so that word of this put, told again later, is known
+                same = known.model_copy(update={"put": event.put})
+                self._tables.write_each([_put(same, expect=version)])
             return False
         again = event.model_copy(update={"attempt": known.attempt})
         return self._tables.write_each([_put(again, expect=version)])[0]
+
+    def versions(self, pipeline: str, partition: str, key: str) -> list[tuple[Event, int]]:
+        """Every recorded version of a key in a partition, with its item version."""
+        items = self._tables.query(_TABLE, _pk(pipeline), prefix=f"{partition}#{key}#")
+        found = [(Event.model_validate(item.body), item.version) for item in items]
+        return [(event, version) for event, version in found if event.key == key]  # '#' in a key
+
+    def at(self, pipeline: str, path: str) -> tuple[Event | None, str]:
+        """The event that was recorded with this path, and the key that was meant to have it."""
+        item = self._tables.get(_TABLE, f"path#{pipeline}", path)
+        if item is None:
+            return None, ""
+        known = self._tables.get(_TABLE, _pk(pipeline), item.body["event"])
+        return (Event.model_validate(known.body) if known else None), item.body["key"]
+
+    def key_beside(self, pipeline: str, beginning: str, length: int) -> str:
+        """The key of an event whose path begins so and is so long, or nothing."""
+        items = self._tables.query(_TABLE, f"path#{pipeline}", prefix=beginning, limit=20)
+        return next((str(item.body["key"]) for item in items if len(item.sk) == length), "")
+
+    def index_paths(self, pipeline: str) -> None:
+        """Note the paths of all events; those recorded by an older version have no note."""
+        events = filter(_at, self.events(pipeline))
+        while page := list(islice(events, 1000)):
+            self._tables.write_each([_path(event) for event in page])
 
     def _take_numbers(self, pipeline: str, count: int) -> int:
         while True:
@@ -102,6 +145,19 @@ class Ledger:
             for item in self._tables.query_index(_TABLE, f"{state}#{pipeline}", prefix=prefix):
                 yield Event.model_validate(item.body)
 
+    def waiting(self, pipeline: str) -> Iterator[Waiting]:
+        """Partitions with open events, oldest first, with their sums."""
+        return self.marks.open(pipeline)
+
+    def is_open(self, pipeline: str, partition: str) -> bool:
+        """Whether the partition has an open event; a mark without one is closed."""
+        for state in ("pending", "claimed"):
+            index = f"{state}#{pipeline}"
+            if list(self._tables.query_index(_TABLE, index, prefix=f"{partition}#", limit=1)):
+                return True
+        self.marks.refresh(pipeline, partition)
+        return False
+
     def claim(self, pipeline: str, partition: str, run: str) -> Claim:
         """Take every open event of the partition for this run.
 
@@ -118,7 +174,8 @@ class Ledger:
                 )
                 taken.append((mine, item.version))
         kept = self._tables.write_each([_put(e, expect=version) for e, version in taken])
-        return Claim(run, tuple((e, v + 1) for (e, v), ok in zip(taken, kept, strict=True) if ok))
+        mine_now = ((e, v + 1) for (e, v), ok in zip(taken, kept, strict=True) if ok)
+        return Claim(pipeline, partition, run, tuple(mine_now))
 
     def settle(
         self, claim: Claim, outcome: Callable[[Event], tuple[EventState, str | None]]
@@ -132,17 +189,23 @@ class Ledger:
             state, reason = outcome(event)
             moved = event.model_copy(update={"state": state, "reason": reason})
             writes.append(_put(moved, expect=version))
-        return sum(self._tables.write_each(writes))
+        done = sum(self._tables.write_each(writes))
+        self.marks.refresh(claim.pipeline, claim.partition)
+        return done
 
     def move(self, events: Iterable[Event], state: EventState, reason: str | None) -> int:
         """Move events as they were read to another state (park, replay, supersede)."""
-        writes = []
+        writes, touched = [], set()
         for event in events:
+            touched.add((event.pipeline, event.partition))
             item = self._tables.get(_TABLE, _pk(event.pipeline), _sk(event))
             if item is not None and Event.model_validate(item.body) == event:
                 moved = event.model_copy(update={"state": state, "reason": reason})
                 writes.append(_put(moved, expect=item.version))
-        return sum(self._tables.write_each(writes))
+        done = sum(self._tables.write_each(writes))
+        for pipeline, partition in touched:
+            self.marks.refresh(pipeline, partition)
+        return done
 
     def events(
         self, pipeline: str, partition: str | None = None, state: EventState | None = None
@@ -174,3 +237,18 @@ def _sk(event: Event) -> str:
 def _put(event: Event, *, expect: int) -> Put:
     item = Item(_pk(event.pipeline), _sk(event), event.to_json(), f"{event.state}#{event.pipeline}")
     return Put(_TABLE, item, expect)
+
+
+def _number(event: Event, number: int) -> int:
+    """What is recorded as superseded was never current, so that it gets no place in the order."""
+    return number if event.state != "superseded" else 0
+
+
+def _at(event: Event) -> str:
+    return event.path
+
+
+def _path(event: Event) -> Put:
+    """The note that a path belongs to an event. Written first, so that no event is without one."""
+    body = {"event": _sk(event), "key": event.key}
+    return Put(_TABLE, Item(f"path#{event.pipeline}", event.path, body), 0)

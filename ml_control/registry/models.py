@@ -98,6 +98,11 @@ class Models:
         """What each training job logged, by job name."""
         return (item.body for item in self._tables.query(_METRICS, pipeline))
 
+    def study(self, pipeline: str, study: str) -> Iterator[Mapping[str, Any]]:
+        """The trials of one search for hyperparameters, in order; of all searches if unnamed."""
+        prefix = f"{study}#" if study else "study-"
+        return (item.body for item in self._tables.query(_METRICS, pipeline, prefix=prefix))
+
     def trial(self, pipeline: str, job: str) -> Mapping[str, Any] | None:
         """What one training job logged."""
         item = self._tables.get(_METRICS, pipeline, job)

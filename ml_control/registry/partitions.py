@@ -39,6 +39,22 @@ class Partitions:
         for item in self._tables.query_index(_TABLE, f"stale#{pipeline}"):
             yield PartitionState.model_validate(item.body)
 
+    def begin(self, pipeline: str, partition: str, at: float) -> None:
+        """Count a run that really began as an attempt of the work that was asked for."""
+        request = self.get(pipeline, partition).request
+        if request is None or not request.key:
+            return
+
+        def began(state: PartitionState) -> PartitionState:
+            if state.request is None:
+                return state
+            now = state.request.model_copy(
+                update={"attempt": state.request.attempt + 1, "asked": 0, "at": at}
+            )
+            return state.model_copy(update={"request": now})
+
+        self.update(pipeline, partition, began)
+
     def update(
         self,
         pipeline: str,

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from ml_control.core.gates import folded
 from ml_control.core.partitions import first_key
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import CheckOutcome, GateResult
@@ -43,11 +44,11 @@ def common(pipeline: Pipeline, name: str, kinds: set[str]) -> dict[str, Any]:
 
 def check_name(name: str) -> str:
     """A gate's or check's name in the characters that Dagster allows."""
-    return "".join(c if c.isalnum() else "_" for c in name)
+    return folded(name)
 
 
 def check_metadata(check: CheckOutcome | GateResult) -> dict[str, Any]:
-    """A check's details as Dagster metadata; a check's table is shown as one."""
+    """A check's details as Dagster metadata: its table as one, its numbers each by name."""
     details = dict(check.details if isinstance(check, CheckOutcome) else check.evidence)
     found: dict[str, Any] = {"reason": check.reason}
     if table := details.pop("table", None):
@@ -56,5 +57,9 @@ def check_metadata(check: CheckOutcome | GateResult) -> dict[str, Any]:
         if check.observed is not None:
             found["observed"] = float(check.observed)
         found["required"] = check.required
+    else:  # numbers and marks by name: the UI plots them over the partitions
+        for key, value in details.items():
+            if isinstance(value, bool | int | float) and key not in found:
+                found[key] = value
     found["details"] = dg.MetadataValue.json(details)
     return found

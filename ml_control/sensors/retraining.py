@@ -6,6 +6,7 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import TrainingState
 from ml_control.resources import PlatformResource
 from ml_control.sensors.in_flight import in_flight
+from ml_control.services.alerts import clear_alerts, raise_alert
 from ml_control.services.retraining import observe_and_decide
 
 
@@ -28,6 +29,17 @@ def retraining_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
         seen, decision = observe_and_decide(
             platform, pipeline, ingesting=len(ingesting.runs), training=bool(training.runs)
         )
+        if decision.halted and seen.published is not None:
+            raise_alert(
+                platform,
+                pipeline.name,
+                "training-halted",
+                f"dataset {seen.published[:12]}",
+                f"training was {decision.because}",
+                f"see its runs in Dagster, then 'ml-control run {pipeline.name}'",
+            )
+        elif decision.train or decision.ended:
+            clear_alerts(platform, pipeline.name, "training-halted")
         if not decision.train or seen.published is None:
             return dg.SkipReason(f"not now, because {decision.because}")
         # Written before the run is asked for: if this tick is lost, the next one tries again.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from ml_control.core.digests import canonical, sha256
+from ml_control.core.digests import canonical
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import (
     Audit,
@@ -24,12 +23,17 @@ from ml_control.core.records import (
     RawManifest,
 )
 from ml_control.errors import BadObject, NotProven, Retryable
+from ml_control.lake import Lake
 from ml_control.platform import Platform
 from ml_control.services.intake import quarantine, stage_of
-from ml_control.services.objects import concat, read_object, read_objects
+from ml_control.services.objects import empty, verify
+from ml_control.services.staging import Stage
+from ml_control.services.staging import read_parquet as read_part
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from ml_control.services.audit import SuiteCheck
 
 MAX_REASON = 1000
 _Manifest = TypeVar("_Manifest", RawManifest, ProcessedManifest)
@@ -69,16 +73,13 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
         state = registry.partitions.get(pipeline.name, partition)
         before = load_raw(platform, state)
         objects = {item.key: item for item in before.objects} if before else {}
-        rows: dict[str, pl.DataFrame] = {}
+        registry.partitions.begin(pipeline.name, partition, registry.clock())
+        stage = Stage(lake, pipeline, partition)
         claim = registry.ledger.claim(pipeline.name, partition, run)
         outcomes: dict[str, tuple[EventState, str | None]] = {}
         quarantined: dict[str, str] = {}
         for event in sorted(claim, key=lambda event: event.seq):
-            outcomes[event.id] = _consider(platform, pipeline, event, objects, rows, quarantined)
-        # What stays is read after what is new, so that landing a damaged object again heals it.
-        for key, item in objects.items():
-            if key not in rows:
-                rows[key] = read_object(lake, pipeline, item)
+            outcomes[event.id] = _consider(platform, pipeline, event, objects, stage, quarantined)
         current = {(item.key, item.version) for item in objects.values()}
         for event in claim:
             if outcomes[event.id][0] == "done" and (event.key, event.version) not in current:
@@ -88,6 +89,8 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
             partition=partition,
             objects=tuple(objects[key] for key in sorted(objects)),
         )
+        # Read before anything is published: what stays may have been damaged meanwhile.
+        suite = _look_at(lake, pipeline, manifest, stage)
         path = raw_manifest_path(pipeline.name, partition, manifest.digest)
         lake.put(path, canonical(manifest.to_json()))
         published = Published(
@@ -104,8 +107,7 @@ def admit(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> A
             registry.leases.fence(lease),
         )
         registry.ledger.settle(claim, lambda event: outcomes[event.id])
-        frame = concat([rows[item.key] for item in manifest.objects], pipeline)
-        checks = _raw_checks(pipeline, frame, quarantined)
+        checks = (_readable(quarantined), suite.outcome())
     return Admitted(
         manifest=manifest,
         path=path,
@@ -121,7 +123,7 @@ def _consider(
     pipeline: Pipeline,
     event: Event,
     objects: dict[str, ObjectRef],
-    rows: dict[str, pl.DataFrame],
+    stage: Stage,
     quarantined: dict[str, str],
 ) -> tuple[EventState, str | None]:
     """Put one event's object among the partition's, or say why not."""
@@ -133,7 +135,7 @@ def _consider(
     if known is not None and known.seq > event.seq:
         return "superseded", "a newer version of the object was taken"
     try:
-        frame = read_object(platform.lake, pipeline, event)
+        rows = stage.take(event)
     except Retryable:
         return "pending", None  # not in the lake yet: a later run takes it
     except BadObject as error:
@@ -150,13 +152,12 @@ def _consider(
         quarantine(platform, event, error.reason[:MAX_REASON], row, column)
         quarantined[event.key] = said
         return "quarantined", said
-    rows[event.key] = frame
     objects[event.key] = ObjectRef(
         key=event.key,
         version=event.version,
         path=event.path,
         size=event.size,
-        rows=frame.height,
+        rows=rows,
         seq=event.seq,
     )
     return "done", None
@@ -167,36 +168,52 @@ def _record_again(platform: Platform, event: Event) -> tuple[EventState, str | N
 
     The path stays: if the writer is still at it, the next run finds that out the same way.
     """
-    data = platform.lake.get(event.path)
+    digest, size = _measured(platform.lake, event.path)
     fresh = Event(
         pipeline=event.pipeline,
         partition=event.partition,
         bucket=event.bucket,
         key=event.key,
-        version=sha256(data),
-        size=len(data),
+        version=digest,
+        size=size,
         path=event.path,
     )
     platform.registry.ledger.record(event.pipeline, [fresh], [True])
     return "superseded", f"its bytes changed after it was recorded; now {fresh.version[:12]}"
 
 
-def _raw_checks(
-    pipeline: Pipeline, frame: pl.DataFrame, quarantined: dict[str, str]
-) -> tuple[CheckOutcome, ...]:
+def _measured(lake: Lake, key: str) -> tuple[str, int]:
+    """SHA-256 and size of an object, without holding it."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in lake.stream(key):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _look_at(lake: Lake, pipeline: Pipeline, manifest: RawManifest, stage: Stage) -> SuiteCheck:
+    """Every object, new or not, is what was recorded; the suite sees the rows if there is one."""
     from ml_control.services.audit import SuiteCheck
 
     suite = SuiteCheck(pipeline.suite, name=pipeline.name)
-    suite.add(frame)
+    if pipeline.suite is None:
+        verify(lake, [item for item in manifest.objects if not stage.has(item)])
+        return suite
+    suite.add(empty(pipeline))
+    for frame in stage.rows(manifest.objects):
+        suite.add(frame.drop("row_id"))
+    return suite
+
+
+def _readable(quarantined: dict[str, str]) -> CheckOutcome:
     shown = dict(list(quarantined.items())[:20])
     count = len(quarantined)
-    readable = CheckOutcome(
+    return CheckOutcome(
         name="objects_readable",
         passed=not quarantined,
         reason=f"{count} objects were quarantined" if count else "every object was readable",
         details={"quarantined": count, "examples": shown},
     )
-    return (readable, suite.outcome())
 
 
 def process(platform: Platform, pipeline: Pipeline, partition: str, run: str) -> Processed:
@@ -216,10 +233,13 @@ def process(platform: Platform, pipeline: Pipeline, partition: str, run: str) ->
                 "nothing was admitted to it yet",
                 f"put files into landing/{pipeline.name}/dt={partition}/ and materialise raw",
             )
-        parts = read_objects(platform.lake, pipeline, raw.objects)
-        manifest = _stage(platform, pipeline, raw, parts)
-        audit = _audit(platform, pipeline, manifest, run)
-        path = f"{_prefix(manifest)}/manifest.json"
+        stage = Stage(platform.lake, pipeline, partition)
+        try:
+            files = stage.parts(raw.objects)
+            manifest, audit = _examine(platform, pipeline, raw, tuple(files), run)
+        finally:
+            stage.forget(raw.objects)
+        path = f"{_prefix(pipeline, manifest)}/manifest.json"
         fence = registry.leases.fence(lease)
         if not audit.passed:
             registry.partitions.update(
@@ -248,60 +268,36 @@ def process(platform: Platform, pipeline: Pipeline, partition: str, run: str) ->
         return Processed(audit, manifest, path, published=True)
 
 
-def _stage(
-    platform: Platform,
-    pipeline: Pipeline,
-    raw: RawManifest,
-    parts: Sequence[tuple[ObjectRef, pl.DataFrame]],
-) -> ProcessedManifest:
-    """Write the partition's Parquet under a name that nothing refers to yet."""
-    import polars as pl
-
-    from ml_control.core.dataset import assign_split, content_hash, hash_bytes, row_ids
+def _examine(
+    platform: Platform, pipeline: Pipeline, raw: RawManifest, files: tuple[FileRef, ...], run: str
+) -> tuple[ProcessedManifest, Audit]:
+    """Profile and audit the parts as they were staged, read back one at a time."""
     from ml_control.core.profile import Profiler
+    from ml_control.services.audit import Auditor, quality_digest
+    from ml_control.services.drift import drift_reference
 
-    frame = concat([part for _, part in parts], pipeline)
-    ids = [row_id for item, part in parts for row_id in row_ids(item.version, part.height)]
-    if pipeline.spec.source.format == "images":
-        hashes = hash_bytes([row.tobytes() for row in frame["pixels"].to_numpy()])
-    else:
-        # Features only: equal rows stay on one side of the split whatever their labels say.
-        hashes = content_hash(frame, [f.name for f in pipeline.spec.columns.features])
-    split = assign_split(hashes, pipeline.spec.training.split)
-    frame = frame.with_columns(
-        pl.Series("row_id", ids, dtype=pl.String), pl.Series("split", split, dtype=pl.String)
-    )
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd", statistics=True)
-    data = buffer.getvalue()
-    digest = sha256(data)
-    path = f"processed/{raw.pipeline}/dt={raw.partition}/{digest[:16]}/part-0.parquet"
-    platform.lake.put(path, data)
     profiler = Profiler(pipeline.spec)
-    profiler.add(frame)
-    counts = {name: int((frame["split"] == name).sum()) for name in ("train", "validation", "test")}
-    return ProcessedManifest(
+    auditor = Auditor(pipeline.spec, pipeline.suite, drift_reference(platform, pipeline))
+    splits = dict.fromkeys(("train", "validation", "test"), 0)
+    for file in files:
+        frame = read_part(platform.lake, file)
+        profiler.add(frame)
+        auditor.add(frame)
+        for name, count in frame["split"].value_counts().iter_rows():
+            splits[name] += count
+    manifest = ProcessedManifest(
         pipeline=raw.pipeline,
         partition=raw.partition,
         raw_digest=raw.digest,
         transform_digest=pipeline.transform_digest,
-        files=(FileRef(path=path, digest=digest, size=len(data), rows=frame.height),),
-        rows=frame.height,
-        splits=counts,
+        files=files,
+        rows=sum(file.rows for file in files),
+        splits=splits,
         profile=profiler.result(),
     )
-
-
-def _audit(platform: Platform, pipeline: Pipeline, manifest: ProcessedManifest, run: str) -> Audit:
-    """Run the checks on the bytes that were staged, not on what was in memory."""
-    from ml_control.services.audit import Auditor, quality_digest
-
-    auditor = Auditor(pipeline.spec, pipeline.suite)
-    for file in manifest.files:
-        auditor.add(read_parquet(platform, file))
     checks = auditor.outcomes()
-    return Audit(
-        raw_digest=manifest.raw_digest,
+    audit = Audit(
+        raw_digest=raw.digest,
         data_digest=manifest.digest,
         quality_digest=quality_digest(pipeline.spec, pipeline.suite),
         passed=not any(check.refuses for check in checks),
@@ -309,13 +305,12 @@ def _audit(platform: Platform, pipeline: Pipeline, manifest: ProcessedManifest, 
         at=platform.registry.clock(),
         run=run,
     )
+    return manifest, audit
 
 
 def read_parquet(platform: Platform, file: FileRef) -> pl.DataFrame:
     """A processed file, its bytes checked against the manifest. Raises ``BadObject``."""
-    import polars as pl
-
-    return pl.read_parquet(io.BytesIO(platform.lake.verified(file.path, file.digest)))
+    return read_part(platform.lake, file)
 
 
 def raw_manifest_path(pipeline: str, partition: str, digest: str) -> str:
@@ -354,5 +349,5 @@ def _not_as_published(path: str) -> BadObject:
     )
 
 
-def _prefix(manifest: ProcessedManifest) -> str:
-    return manifest.files[0].path.rpartition("/")[0]
+def _prefix(pipeline: Pipeline, manifest: ProcessedManifest) -> str:
+    return f"processed/{pipeline.name}/dt={manifest.partition}/{manifest.digest[:16]}"

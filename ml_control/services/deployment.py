@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import VARIANTS, Rollout, Variant
-from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed
+from ml_control.core.records import VARIANTS, Lease, Rollout, Variant
+from ml_control.core.tolerance import allowed, scale_of
+from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed, Retryable
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
 from ml_control.services.gatekeeper import Proven, require_once_proven, require_proven
@@ -16,7 +17,6 @@ from ml_control.services.reconcile import STAGE, halt_unproven, require_known
 from ml_control.services.reconcile import endpoint_name as endpoint_name  # noqa: PLC0414 - found here too
 
 START_SECONDS = 120.0
-TOLERANCE = 1e-6
 Say = Callable[[str], None]
 
 
@@ -50,7 +50,7 @@ def deploy(
         name = endpoint_name(pipeline, variant)
         has = "has this model already" if holder else f"starts with model {version[:12]}"
         say(f"variant {variant} {has}")
-        state = _serve(platform, name, proven)
+        state = _serve(platform, name, proven, lease)
         rows = answer_golden(platform, name, proven)
         say(f"{state.url} answered {rows} golden records as in training")
         if holder is None:
@@ -100,7 +100,7 @@ def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout
                 f"materialise {pipeline.name}/endpoint first",
             )
         name = endpoint_name(pipeline, variant)
-        _serve(platform, name, proven)
+        _serve(platform, name, proven, lease)
         answer_golden(platform, name, proven)
         after = rollout.model_copy(
             update={
@@ -157,26 +157,40 @@ def _bring_back(platform: Platform, pipeline: Pipeline, variant: str) -> Endpoin
     """Serve what the Rollout names for a variant, read again under the deployer's lease."""
     registry = platform.registry
     name = endpoint_name(pipeline, variant)
-    with registry.leases.hold(pipeline.name, STAGE, f"keeper of {name}"):
+    with registry.leases.hold(pipeline.name, STAGE, f"keeper of {name}") as lease:
         entry = registry.rollouts.get(pipeline.name).variants[variant]
         proven = require_once_proven(platform, pipeline, entry.model_version)
-        state = _serve(platform, name, proven)
+        state = _serve(platform, name, proven, lease)
         answer_golden(platform, name, proven)
         return state
 
 
-def _serve(platform: Platform, name: str, proven: Proven) -> EndpointState:
-    """Serve these bytes under this name; if they are serving already, nothing changes."""
+def _serve(platform: Platform, name: str, proven: Proven, lease: Lease) -> EndpointState:
+    """Serve these bytes under this name; if they are serving already, nothing changes.
+
+    The lease's token goes along, so that a deployer which slept past its lease replaces nothing.
+    A holder whose token is refused all the same has a registry that was restored from a backup:
+    its counter catches up, and ``Retryable`` is raised, for the next lease is beyond it.
+    """
     model = proven.model
     try:
         return platform.endpoints.deploy(
-            name, proven.archive, model.version, model.container, START_SECONDS
+            name, proven.archive, model.version, model.container, START_SECONDS, lease.token
         )
     except OSError as error:
         raise PlatformFailed(
             f"endpoint {name}",
             f"its files could not be written: {error}",
             "free space or correct permissions; the earlier variant serves on",
+        ) from error
+    except Conflict as error:
+        if "seen" not in error.detail:
+            raise
+        platform.registry.leases.catch_up(lease, int(error.detail["seen"]))
+        raise Retryable(
+            f"endpoint {name}",
+            "it was deployed to by a later state of this registry, which has caught up now",
+            "do it again",
         ) from error
 
 
@@ -220,9 +234,10 @@ def first_difference(expected: list[list[float]], answers: list[list[float]]) ->
     """The first row that is not equal within the float32 tolerance, or None."""
     if len(expected) != len(answers):
         return min(len(expected), len(answers))
+    scale = scale_of(expected)
     for i, (row, answer) in enumerate(zip(expected, answers, strict=True)):
         if len(row) != len(answer) or not all(
-            abs(e - a) <= TOLERANCE + TOLERANCE * abs(e) for e, a in zip(row, answer, strict=True)
+            abs(e - a) <= allowed(e, scale) for e, a in zip(row, answer, strict=True)
         ):
             return i
     return None

@@ -1,110 +1,34 @@
 """Great Expectations as a function: a suite and a frame in, one outcome an expectation out.
 
-Great Expectations takes seconds to import, so :func:`validate_suite`, which runs whenever
-definitions load, knows its vocabulary without it; :func:`validate_suite_deep` asks the library.
+A frame may be a sample of a partition. What a sample cannot decide then fails, except what is
+known of all rows anyway: how many there are.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_control.core.records import CheckOutcome
 from ml_control.errors import InvalidSpec
+from ml_control.services.later import put_off
+from ml_control.services.suites import (
+    UNDECIDABLE,
+    Listed,
+    columns_named,
+    expectations_of,
+    validate_suite,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-#: What Great Expectations 1.x can check on a data frame (its SQL-only expectations are left out).
-EXPECTATION_TYPES = frozenset(
-    {
-        "expect_column_distinct_values_to_be_in_set",
-        "expect_column_distinct_values_to_contain_set",
-        "expect_column_distinct_values_to_equal_set",
-        "expect_column_kl_divergence_to_be_less_than",
-        "expect_column_max_to_be_between",
-        "expect_column_mean_to_be_between",
-        "expect_column_median_to_be_between",
-        "expect_column_min_to_be_between",
-        "expect_column_most_common_value_to_be_in_set",
-        "expect_column_pair_values_a_to_be_greater_than_b",
-        "expect_column_pair_values_to_be_equal",
-        "expect_column_pair_values_to_be_in_set",
-        "expect_column_proportion_of_non_null_values_to_be_between",
-        "expect_column_proportion_of_unique_values_to_be_between",
-        "expect_column_quantile_values_to_be_between",
-        "expect_column_stdev_to_be_between",
-        "expect_column_sum_to_be_between",
-        "expect_column_to_exist",
-        "expect_column_type_to_be",
-        "expect_column_unique_value_count_to_be_between",
-        "expect_column_value_lengths_to_be_between",
-        "expect_column_value_lengths_to_equal",
-        "expect_column_value_z_scores_to_be_less_than",
-        "expect_column_values_to_be_between",
-        "expect_column_values_to_be_dateutil_parseable",
-        "expect_column_values_to_be_decreasing",
-        "expect_column_values_to_be_in_set",
-        "expect_column_values_to_be_in_type_list",
-        "expect_column_values_to_be_increasing",
-        "expect_column_values_to_be_json_parseable",
-        "expect_column_values_to_be_null",
-        "expect_column_values_to_be_of_type",
-        "expect_column_values_to_be_unique",
-        "expect_column_values_to_match_json_schema",
-        "expect_column_values_to_match_regex",
-        "expect_column_values_to_match_regex_list",
-        "expect_column_values_to_match_strftime_format",
-        "expect_column_values_to_not_be_in_set",
-        "expect_column_values_to_not_be_null",
-        "expect_column_values_to_not_be_outliers",
-        "expect_column_values_to_not_match_regex",
-        "expect_column_values_to_not_match_regex_list",
-        "expect_compound_columns_to_be_unique",
-        "expect_multicolumn_sum_to_equal",
-        "expect_multicolumn_values_to_be_equal",
-        "expect_select_column_values_to_be_unique_within_record",
-        "expect_table_column_count_to_be_between",
-        "expect_table_column_count_to_equal",
-        "expect_table_columns_to_match_ordered_list",
-        "expect_table_columns_to_match_set",
-        "expect_table_row_count_to_be_between",
-        "expect_table_row_count_to_equal",
-    }
-)
-_KEYS = frozenset({"type", "kwargs", "meta", "id", "severity", "notes", "description"})
 _EXAMPLES = 5
 _TEXT_AT_MOST = 200
 _TAG = "ml_control_position"
-
-
-def validate_suite(suite: Any, columns: Iterable[str]) -> None:
-    """Whether a parsed suite has the right form, without importing Great Expectations.
-
-    The form is ``{"name": ..., "expectations": [{"type": ..., "kwargs": {...}}, ...]}``.
-    ``columns`` are the columns that the checked frames have. Raises ``InvalidSpec``, naming the
-    expectation by its position, for another form, a type that does not exist or cannot be
-    checked on a data frame, and a column that is not among ``columns``.
-    """
-    known = set(columns)
-    for position, kind, kwargs in _expectations(suite):
-        where = f"expectations[{position}]"
-        if kind not in EXPECTATION_TYPES:
-            raise InvalidSpec(
-                where,
-                f"{kind!r} is not an expectation on a data frame{_nearest(kind)}",
-                "see the gallery of expectations of Great Expectations 1.x",
-            )
-        missing = sorted(set(_columns_named(kind, kwargs)) - known)
-        if missing:
-            raise InvalidSpec(
-                where,
-                f"{kind} names {', '.join(map(repr, missing))}, which the data does not have",
-                f"the columns are {', '.join(sorted(known))}",
-            )
 
 
 def validate_suite_deep(suite: Any, columns: Iterable[str] | None = None) -> None:
@@ -116,34 +40,45 @@ def validate_suite_deep(suite: Any, columns: Iterable[str] | None = None) -> Non
     if columns is not None:
         validate_suite(suite, columns)
     _load()
-    for position, kind, kwargs in _expectations(suite):
+    for one in expectations_of(suite):
         try:
-            _build(position, kind, kwargs)
+            _build(one)
         except Exception as error:  # the library's own pydantic errors are many and private
             raise InvalidSpec(
-                f"expectations[{position}]", f"{kind}: {_one_line(error)}", "correct its kwargs"
+                f"expectations[{one.position}]",
+                f"{one.kind}: {_one_line(error)}",
+                "correct its kwargs",
             ) from error
 
 
 def run_suite(
-    suite: Mapping[str, Any], frame: pl.DataFrame | pd.DataFrame, *, name: str
+    suite: Mapping[str, Any],
+    frame: pl.DataFrame | pd.DataFrame,
+    *,
+    name: str,
+    rows: int | None = None,
 ) -> list[CheckOutcome]:
     """One outcome for each expectation, in the suite's order; ``name`` says what is checked.
 
-    ``details`` holds ``type``, ``kwargs``, ``observed``, ``unexpected_count`` and up to five
-    ``unexpected`` examples. An expectation that cannot be evaluated fails, with the reason; every
-    expectation counts, whatever its severity. Raises ``InvalidSpec`` for a suite of another form.
+    ``rows``: how many there are in all, when ``frame`` is a sample of them. ``details`` holds
+    ``type``, ``kwargs``, ``severity``, ``observed``, ``unexpected_count`` and up to five
+    ``unexpected`` examples. An expectation that cannot be evaluated fails, with the reason; only
+    one of severity ``critical`` is blocking. Raises ``InvalidSpec`` for a suite of another form.
     Writes no files and sends nothing.
     """
-    listed = list(_expectations(suite))
+    listed = list(expectations_of(suite))
     _load()
     built: list[Any] = []
     outcomes: dict[int, CheckOutcome] = {}
-    for position, kind, kwargs in listed:
+    sampled = rows is not None and rows > len(frame)
+    for one in listed:
+        if sampled and (known := _of_a_sample(one, len(frame), rows or 0)):
+            outcomes[one.position] = known
+            continue
         try:
-            built.append(_build(position, kind, kwargs))
+            built.append(_build(one))
         except Exception as error:  # one bad expectation must not hide what the others find
-            outcomes[position] = _not_evaluated(kind, kwargs, _one_line(error))
+            outcomes[one.position] = _not_evaluated(one, _one_line(error))
     trouble = "it gave no result"
     try:
         results = _validate(built, frame, name) if built else []
@@ -151,75 +86,55 @@ def run_suite(
         results, trouble = [], _one_line(error)
     for result in results:
         position = result["expectation_config"]["meta"][_TAG]
-        _, kind, kwargs = listed[position]
-        outcomes[position] = _outcome(kind, kwargs, result)
-    return [
-        outcomes.get(position) or _not_evaluated(kind, kwargs, trouble)
-        for position, kind, kwargs in listed
-    ]
+        outcomes[position] = _outcome(listed[position], result)
+    return [outcomes.get(one.position) or _not_evaluated(one, trouble) for one in listed]
 
 
-def _expectations(suite: Any) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Position, type and arguments of each expectation of a suite of the right form."""
-    listed = suite.get("expectations") if isinstance(suite, Mapping) else None
-    if not isinstance(listed, list):
-        raise InvalidSpec(
-            "expectations",
-            "a suite is an object with a list 'expectations'",
-            'write {"name": ..., "expectations": [{"type": ..., "kwargs": {...}}]}',
-        )
-    if not listed:
-        raise InvalidSpec(
-            "expectations",
-            "the suite has no expectations, so it checks nothing",
-            "write one, or leave quality.expectations out",
-        )
-    for position, one in enumerate(listed):
-        where = f"expectations[{position}]"
-        if isinstance(one, Mapping) and "expectation_type" in one:
-            raise InvalidSpec(where, "'expectation_type' is of version 0", "write 'type'")
-        if not isinstance(one, Mapping) or not isinstance(one.get("type"), str):
-            raise InvalidSpec(where, "an expectation is an object with a text 'type'")
-        kwargs = one.get("kwargs", {})
-        if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
-            raise InvalidSpec(where, "'kwargs' is not an object")
-        if unknown := sorted(map(str, set(one) - _KEYS)):
-            raise InvalidSpec(
-                where,
-                f"unknown keys {', '.join(unknown)}",
-                f"known are {', '.join(sorted(_KEYS))}; arguments belong under 'kwargs'",
-            )
-        yield position, one["type"], dict(kwargs)
-
-
-def _columns_named(kind: str, kwargs: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("column", "column_A", "column_B"):
-        if isinstance(kwargs.get(key), str):
-            yield kwargs[key]
-    listed = kwargs.get("column_list")
-    # The table's own expectations list the columns that there should be, not ones to read.
-    if isinstance(listed, list) and not kind.startswith("expect_table_"):
-        yield from (column for column in listed if isinstance(column, str))
-
-
-def _nearest(kind: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(kind, EXPECTATION_TYPES, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+def _of_a_sample(one: Listed, looked: int, rows: int) -> CheckOutcome | None:
+    """The outcome of what a sample cannot decide, or of what is known without it."""
+    counts = one.kind.startswith("expect_table_row_count_")
+    if why := UNDECIDABLE.get(one.kind) or (
+        "its condition selects rows of the sample"
+        if counts and "row_condition" in one.kwargs
+        else ""
+    ):
+        trouble = f"it cannot be decided from a sample ({looked:,} of {rows:,} rows): {why}"
+        return _not_evaluated(one, trouble)
+    if not counts:
+        return None
+    low, high = one.kwargs.get("min_value"), one.kwargs.get("max_value")
+    if one.kind == "expect_table_row_count_to_equal":
+        low = high = one.kwargs.get("value")
+    if not all(isinstance(bound, int | float) for bound in (low, high) if bound is not None):
+        return _not_evaluated(one, "its bounds are no numbers")
+    above = low is None or (rows > low if one.kwargs.get("strict_min") else rows >= low)
+    below = high is None or (rows < high if one.kwargs.get("strict_max") else rows <= high)
+    found = _not_evaluated(one, "")
+    return found.model_copy(
+        update={
+            "passed": above and below,
+            "reason": f"observed {rows}",
+            "details": {**found.details, "observed": rows},
+        }
+    )
 
 
 def _load() -> None:
-    """Import the library with its usage reports off: they are decided when it is imported."""
+    """Import the library with its usage reports off: they are decided when it is imported.
+
+    It loads a charting library and SciPy's statistics for the reports and the distribution tests
+    of a few expectations: a quarter of its modules and a third of its memory.
+    """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations.expectations  # noqa: F401 - registers them
+    with put_off("altair", "scipy.stats"):
+        import great_expectations.expectations  # noqa: F401 - registers them
 
 
-def _build(position: int, kind: str, kwargs: Mapping[str, Any]) -> Any:
+def _build(one: Listed) -> Any:
     """The library's expectation, marked with its position: results come in another order."""
     from great_expectations.expectations.registry import get_expectation_impl
 
-    return get_expectation_impl(kind)(**kwargs, meta={_TAG: position})
+    return get_expectation_impl(one.kind)(**one.kwargs, meta={_TAG: one.position})
 
 
 def _validate(built: list[Any], frame: Any, name: str) -> list[dict[str, Any]]:
@@ -253,14 +168,31 @@ def _to_pandas(frame: Any) -> pd.DataFrame:
             columns[column.name] = column.to_numpy()
         elif isinstance(column.dtype, pl.Array):
             columns[column.name] = list(column.to_numpy())  # views: pixels stay as they are
+        elif column.dtype == pl.String:
+            columns[column.name] = _shared_texts(column)
         else:
             columns[column.name] = column.to_list()
     return pd.DataFrame(columns)
 
 
-def _outcome(kind: str, kwargs: Mapping[str, Any], result: Mapping[str, Any]) -> CheckOutcome:
+def _shared_texts(column: pl.Series) -> Any:
+    """Texts as objects, equal ones as one object: 8 bytes a row where values repeat."""
+    import numpy as np
+    import polars as pl
+
+    different = column.drop_nulls().unique(maintain_order=True)
+    places = column.replace_strict(
+        different,
+        pl.Series(range(len(different)), dtype=pl.UInt32),
+        default=len(different),
+        return_dtype=pl.UInt32,
+    )
+    return np.array([*different.to_list(), None], dtype=object)[places.to_numpy()]
+
+
+def _outcome(one: Listed, result: Mapping[str, Any]) -> CheckOutcome:
     if trouble := _exception(result.get("exception_info") or {}):
-        return _not_evaluated(kind, kwargs, trouble)
+        return _not_evaluated(one, trouble)
     found = result.get("result") or {}
     passed = result.get("success") is True
     examples = [_safe(value) for value in found.get("partial_unexpected_list", [])[:_EXAMPLES]]
@@ -278,12 +210,14 @@ def _outcome(kind: str, kwargs: Mapping[str, Any], result: Mapping[str, Any]) ->
     else:
         reason = f"observed {_safe(observed)}"
     return CheckOutcome(
-        name=_title(kind, kwargs),
+        name=_title(one),
+        blocking=one.blocking,
         passed=passed,
         reason=reason,
         details={
-            "type": kind,
-            "kwargs": _safe(dict(kwargs)),
+            "type": one.kind,
+            "kwargs": _safe(one.kwargs),
+            "severity": one.severity,
             "observed": _safe(observed),
             "unexpected_count": unexpected,
             "unexpected": examples,
@@ -291,14 +225,16 @@ def _outcome(kind: str, kwargs: Mapping[str, Any], result: Mapping[str, Any]) ->
     )
 
 
-def _not_evaluated(kind: str, kwargs: Mapping[str, Any], trouble: str) -> CheckOutcome:
+def _not_evaluated(one: Listed, trouble: str) -> CheckOutcome:
     return CheckOutcome(
-        name=_title(kind, kwargs),
+        name=_title(one),
+        blocking=one.blocking,
         passed=False,
         reason=f"could not be evaluated: {trouble}",
         details={
-            "type": kind,
-            "kwargs": _safe(dict(kwargs)),
+            "type": one.kind,
+            "kwargs": _safe(one.kwargs),
+            "severity": one.severity,
             "observed": None,
             "unexpected_count": None,
             "unexpected": [],
@@ -306,9 +242,9 @@ def _not_evaluated(kind: str, kwargs: Mapping[str, Any], trouble: str) -> CheckO
     )
 
 
-def _title(kind: str, kwargs: Mapping[str, Any]) -> str:
-    columns = ", ".join(_columns_named(kind, kwargs))
-    return f"{kind}({columns})"
+def _title(one: Listed) -> str:
+    columns = ", ".join(columns_named(one.kind, one.kwargs))
+    return f"{one.kind}({columns})"
 
 
 def _exception(info: Mapping[str, Any]) -> str:

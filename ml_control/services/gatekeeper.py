@@ -6,9 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ml_control.core.artifact import version_of
+from ml_control.core.artifact import unpack, version_of
+from ml_control.core.containers import container
 from ml_control.core.digests import sha256
-from ml_control.core.gates import gate_config
+from ml_control.core.gates import gate_config, gate_names
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import ModelVersion, Verdict
 from ml_control.errors import Conflict, NotProven, Retryable
@@ -32,13 +33,16 @@ def require_proven(platform: Platform, pipeline: Pipeline, version: str) -> Prov
     """Read a model version's bytes and the verdict for exactly them, under the present question.
 
     Raises ``NotProven`` when the bytes are not this version's, when no verdict exists or a gate
-    said no, and ``Conflict`` when the champion or the gates changed since the verdict.
+    said no, when a record contradicts itself or the history, and ``Conflict`` when the champion or
+    the gates changed since the verdict.
     """
     model, files = _authentic(platform, pipeline, version)
+    version = model.version
+    unpack(files[ARCHIVE], container(model.container))  # what its record says it was proven for
     name = f"{pipeline.name} model {version[:12]}"
     champion = platform.registry.rollouts.get(pipeline.name).champion
     config = gate_config(pipeline.spec, quality_digest(pipeline.spec, pipeline.suite))
-    verdicts = platform.registry.models.verdicts(pipeline.name, version)
+    verdicts = _verdicts(platform, pipeline, version)
     if not verdicts:
         raise NotProven(name, "there is no verdict for it", _again(pipeline))
     # Once champion, a model is compared with itself: the verdict it was promoted on still stands.
@@ -52,6 +56,7 @@ def require_proven(platform: Platform, pipeline: Pipeline, version: str) -> Prov
         raise Conflict(name, f"{moved} changed since its verdict", _again(pipeline))
     if not asked[0].passed:
         raise NotProven(name, _refusal(asked[0]), _fix(pipeline), failed=asked[0].failed)
+    _agrees(platform, pipeline, asked[0])
     golden: dict[str, Any] = json.loads(files[GOLDEN])
     return Proven(model, asked[0], files[ARCHIVE], files[FEATURES], golden)
 
@@ -62,7 +67,7 @@ def require_once_proven(platform: Platform, pipeline: Pipeline, version: str) ->
     Its verdict was asked when it was promoted; a later champion or gate does not unmake it.
     """
     model, files = _authentic(platform, pipeline, version)
-    passed = [v for v in platform.registry.models.verdicts(pipeline.name, version) if v.passed]
+    passed = [v for v in _verdicts(platform, pipeline, model.version) if v.passed]
     if not passed:
         raise NotProven(
             f"{pipeline.name} model {version[:12]}",
@@ -73,11 +78,54 @@ def require_once_proven(platform: Platform, pipeline: Pipeline, version: str) ->
     return Proven(model, passed[0], files[ARCHIVE], files[FEATURES], golden)
 
 
+def _verdicts(platform: Platform, pipeline: Pipeline, version: str) -> list[Verdict]:
+    """The recorded verdicts of exactly these bytes. Raises ``NotProven`` for a changed record."""
+    found = platform.registry.models.verdicts(pipeline.name, version)
+    for verdict in found:
+        said = bool(verdict.gates) and not verdict.failed
+        about = (verdict.pipeline, verdict.model_version)
+        if verdict.passed != said or about != (pipeline.name, version):
+            raise NotProven(
+                f"{pipeline.name} model {version[:12]}",
+                "its recorded verdict contradicts itself: the record was changed",
+                "restore the registry from a backup, or train again",
+            )
+    return found
+
+
+def _agrees(platform: Platform, pipeline: Pipeline, verdict: Verdict) -> None:
+    """Raise ``NotProven`` when a passing verdict lacks a gate, or history remembers another one."""
+    name = f"{pipeline.name} model {verdict.model_version[:12]}"
+    missing = set(gate_names(pipeline.spec)) - {gate.name for gate in verdict.gates}
+    if missing:
+        raise NotProven(
+            name,
+            f"its recorded verdict lacks the gates {', '.join(sorted(missing))}",
+            "restore the registry from a backup, or train again",
+        )
+    for decision in platform.registry.history.decisions(pipeline.name):
+        about = decision.subject == verdict.model_version and decision.action.startswith("gated:")
+        same = about and decision.details.get("verdict") == verdict.key
+        if same and decision.action != "gated: passed":
+            raise NotProven(
+                name,
+                f"its recorded verdict is yes, but history says {decision.action} "
+                f"({decision.because}): the record was changed",
+                "restore the registry from a backup, or train again",
+            )
+
+
 def _authentic(
     platform: Platform, pipeline: Pipeline, version: str
 ) -> tuple[ModelVersion, dict[str, bytes]]:
     model = platform.registry.models.get(pipeline.name, version)
     name = f"{pipeline.name} model {version[:12]}"
+    if model.pipeline != pipeline.name or not model.version.startswith(version):
+        raise NotProven(
+            name,
+            f"its record is about {model.pipeline} model {model.version[:12]}: it was changed",
+            "restore the registry from a backup, or train again",
+        )
     try:
         files = {file: platform.lake.get(f"{model.prefix}/{file}") for file in MODEL_FILES}
     except Retryable as error:

@@ -1,21 +1,23 @@
-"""From word of an object to the ledger, and from the ledger to the partitions that need a run."""
+"""From word of an object to the ledger: recorded durably, placed, or set aside with a reason."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ml_control.core.digests import canonical
-from ml_control.core.partitions import is_future, is_known, place
+from ml_control.core.partitions import place
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import Event, PartitionState, Request
+from ml_control.core.records import Event
 from ml_control.errors import BadObject, Conflict
 from ml_control.platform import Platform
 from ml_control.ports import Notice
 
 BATCH = 5000
+ADMITTED_AT_ONCE = 200  # files put into the lake before the ledger hears of them
+UNPLACED = "unplaced"  # the partition of objects that belong to none
 
 
 @dataclass(frozen=True)
@@ -26,23 +28,10 @@ class Intake:
     recorded: int
     refused: int
 
-
-@dataclass(frozen=True)
-class Wanted:
-    """A partition that needs an ingest run now, and the run's deduplication key."""
-
-    partition: str
-    run_key: str
-    attempt: int
-    because: str
-
-
-@dataclass(frozen=True)
-class Work:
-    """What there is to do in a partition: its name, by which attempts are counted, and why."""
-
-    key: str
-    because: str
+    def __add__(self, other: Intake) -> Intake:
+        return Intake(
+            self.seen + other.seen, self.recorded + other.recorded, self.refused + other.refused
+        )
 
 
 def take_in(platform: Platform, pipeline: Pipeline, *, settle: float | None = None) -> Intake:
@@ -57,20 +46,23 @@ def take_in(platform: Platform, pipeline: Pipeline, *, settle: float | None = No
             notices = notifications.receive(pipeline.name, wait, BATCH)
             if not notices:
                 return Intake(0, 0, 0)
-            events = [_event(pipeline, notice) for notice in notices]
-            recorded = platform.registry.ledger.record(
-                pipeline.name,
-                events,
-                [notice.fresh for notice in notices],
-                [notice.taken_at for notice in notices],
-            )
-            refused = [event for event in events if event.state == "quarantined"]
-            for event in refused:
-                quarantine(platform, event, event.reason or "")
+            taken = record(platform, pipeline, notices)
             notifications.acknowledge(notices)
     except Conflict:
         return Intake(0, 0, 0)
-    return Intake(len(notices), recorded, len(refused))
+    return taken
+
+
+def record(platform: Platform, pipeline: Pipeline, notices: Sequence[Notice]) -> Intake:
+    """Record what notices tell of, durably; what belongs nowhere is quarantined."""
+    events = [event_of(pipeline, notice) for notice in notices]
+    recorded = platform.registry.ledger.record(
+        pipeline.name, events, [notice.fresh for notice in notices]
+    )
+    refused = [event for event in events if event.state == "quarantined"]
+    for event in refused:
+        quarantine(platform, event, event.reason or "")
+    return Intake(len(events), recorded, len(refused))
 
 
 def ingest_files(
@@ -97,16 +89,13 @@ def ingest_files(
             "two of the files would get this name, and one would replace the other",
             "put them into dt=<day>/ folders, or rename one",
         )
-    notices = [
-        platform.notifications.admit(pipeline.name, key, file)
-        for key, (_, file) in zip(keys, named, strict=True)
-    ]
-    events = [_event(pipeline, notice) for notice in notices]
-    recorded = platform.registry.ledger.record(pipeline.name, events, [True] * len(events))
-    refused = [event for event in events if event.state == "quarantined"]
-    for event in refused:
-        quarantine(platform, event, event.reason or "")
-    return Intake(len(events), recorded, len(refused))
+    pairs = list(zip(keys, (file for _, file in named), strict=True))
+    total = Intake(0, 0, 0)
+    for start in range(0, len(pairs), ADMITTED_AT_ONCE):
+        some = pairs[start : start + ADMITTED_AT_ONCE]
+        admitted = [platform.notifications.admit(pipeline.name, key, file) for key, file in some]
+        total += record(platform, pipeline, admitted)
+    return total
 
 
 def _dated(name: str, file: Path) -> str:
@@ -117,8 +106,9 @@ def _dated(name: str, file: Path) -> str:
     return f"{folders[-1]}/{name}"
 
 
-def _event(pipeline: Pipeline, notice: Notice) -> Event:
-    partition, reason = "unplaced", notice.refused
+def event_of(pipeline: Pipeline, notice: Notice) -> Event:
+    """The event of a notice, placed in its partition, or quarantined where it fits nowhere."""
+    partition, reason = UNPLACED, notice.refused
     try:
         partition = place(notice.key, notice.at, pipeline.spec.source.partition)
         if not reason:
@@ -133,6 +123,7 @@ def _event(pipeline: Pipeline, notice: Notice) -> Event:
         version=notice.version,
         size=notice.size,
         path=notice.path,
+        put=notice.put,
         state="quarantined" if reason else "pending",
         reason=reason or None,
     )
@@ -168,111 +159,6 @@ def quarantine(
     }
     platform.lake.put(key, canonical(record))
     return key
-
-
-def wanted(
-    platform: Platform, pipeline: Pipeline, *, in_flight: set[str], limit: int
-) -> list[Wanted]:
-    """Up to ``limit`` partitions that need a run and have none, oldest first.
-
-    Level-based: it looks at what is true now (open events, raw content not yet published or
-    refused), so a lost tick, a crashed run or a wiped run history is made good by the next call.
-    Each request is written down before it is returned; a partition whose runs keep dying is
-    tried again with doubled waits and parked after ``max_attempts``.
-    """
-    registry = platform.registry
-    now = registry.clock()
-    work = _work(platform, pipeline)
-    found: list[Wanted] = []
-    for partition, what in sorted(work.items()):
-        if len(found) >= limit:
-            break
-        busy = registry.leases.holder(pipeline.name, stage_of(partition)) is not None
-        if partition in in_flight or busy:
-            continue
-        if not is_known(partition, pipeline.spec.source.partition):
-            park(platform, pipeline, partition, "the pipeline file has no such partition any more")
-            continue
-        last = registry.partitions.get(pipeline.name, partition).request
-        attempt = last.attempt + 1 if last is not None and last.key == what.key else 1
-        if _used_up(platform, last, what):
-            park(platform, pipeline, partition, f"{attempt - 1} runs ended without taking it in")
-            continue
-        if attempt > 1 and last is not None and not _due(platform, last, now):
-            continue
-        request = Request(key=what.key, attempt=attempt, at=now)
-        registry.partitions.update(pipeline.name, partition, _asked(request))
-        again = f", attempt {attempt}" if attempt > 1 else ""
-        found.append(Wanted(partition, f"{what.key}:{attempt}", attempt, what.because + again))
-    return found
-
-
-def _asked(request: Request) -> Callable[[PartitionState], PartitionState]:
-    return lambda state: state.model_copy(update={"request": request})
-
-
-def _due(platform: Platform, last: Request, now: float) -> bool:
-    """Whether the wait is over; a request from the future means that the clock was set back."""
-    wait = platform.settings.retry_seconds * 2 ** (last.attempt - 1)
-    return now >= last.at + wait or last.at > now
-
-
-def _used_up(platform: Platform, last: Request | None, what: Work) -> bool:
-    used = last is not None and last.key == what.key
-    return used and last is not None and last.attempt >= platform.settings.max_attempts
-
-
-def _work(platform: Platform, pipeline: Pipeline) -> dict[str, Work]:
-    """Partitions whose day has come, with what there is to do in each."""
-    registry, by = platform.registry, pipeline.spec.source.partition.by
-    newest: dict[str, int] = {}
-    for event in registry.ledger.open_events(pipeline.name):
-        newest[event.partition] = max(newest.get(event.partition, 0), event.seq)
-    work = {key: Work(f"{key}:e{seq}", "new objects") for key, seq in newest.items()}
-    for state in registry.partitions.stale(pipeline.name):
-        digest = state.raw.digest[:12] if state.raw else ""
-        what = Work(f"{state.partition}:r{digest}", "raw content not yet processed")
-        work.setdefault(state.partition, what)
-    now = registry.clock()
-    return {key: what for key, what in work.items() if not is_future(key, by, now)}
-
-
-def partitions_with_work(platform: Platform, pipeline: Pipeline) -> set[str]:
-    """Partitions whose day has come, with open events or content not yet processed."""
-    return set(_work(platform, pipeline))
-
-
-def given_up(platform: Platform, pipeline: Pipeline) -> set[str]:
-    """Partitions whose attempts are used up: a person looks, then ``replay`` tries again."""
-    return {
-        partition
-        for partition, what in _work(platform, pipeline).items()
-        if not is_known(partition, pipeline.spec.source.partition)
-        or _used_up(
-            platform, platform.registry.partitions.get(pipeline.name, partition).request, what
-        )
-    }
-
-
-def park(platform: Platform, pipeline: Pipeline, partition: str, reason: str) -> int:
-    """Park a partition's open events; ``replay`` takes them again."""
-    ledger = platform.registry.ledger
-    return ledger.move(list(ledger.open_events(pipeline.name, partition)), "parked", reason)
-
-
-def replay(platform: Platform, pipeline: Pipeline, partition: str | None = None) -> set[str]:
-    """Make parked events pending and forget used-up attempts; gives the partitions touched."""
-    registry = platform.registry
-    parked = list(registry.ledger.events(pipeline.name, partition, "parked"))
-    registry.ledger.move(parked, "pending", None)
-    touched = {event.partition for event in parked} | given_up(platform, pipeline)
-    if partition is not None:
-        touched &= {partition}
-    for key in touched:
-        registry.partitions.update(
-            pipeline.name, key, lambda state: state.model_copy(update={"request": None})
-        )
-    return touched
 
 
 def stage_of(partition: str) -> str:

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from ml_control.core.containers import container
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import InvalidSpec, MlControlError
-from ml_control.services.expectations import validate_suite
 from ml_control.services.screening import (
     LOADER,
     MAX_BYTES,
@@ -26,6 +25,8 @@ from ml_control.services.screening import (
     require_plain_keys,
     screen,
 )
+from ml_control.services.suites import validate_suite
+from ml_control.services.tuning import check_ranges
 from ml_control.spec import PipelineSpec
 
 FILE = "defs.yaml"
@@ -130,6 +131,7 @@ def assemble(spec: PipelineSpec, folder: Path, allowed_env: tuple[str, ...] = ()
     except ValidationError as error:
         raise _explained(error, source, None) from error
     container(spec.training.container)
+    check_ranges(spec.training, str(source))
     suite: Mapping[str, Any] | None = None
     if spec.quality.expectations is not None:
         suite = _suite(spec, folder)

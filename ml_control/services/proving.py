@@ -35,15 +35,24 @@ class Replay:
     latency_p99_ms: float  # of one row at a time, in process
     seconds: float
     latency_p50_ms: float = 0.0
+    latency_cpu_p99_ms: float = 0.0  # the processor's own time of the same
+    contributions: np.ndarray | None = None  # (n, columns + 1) or (n, classes, columns + 1)
+    contributions_rows: np.ndarray | None = None  # the encoded rows that these are of
+    not_explained: str = ""  # why there are no contributions though asked for
 
 
 def replay(
-    model: bytes, container: Container, inputs: Mapping[str, Path], timeout: float = 120
+    model: bytes,
+    container: Container,
+    inputs: Mapping[str, Path],
+    timeout: float = 120,
+    explain: str | None = None,
 ) -> Replay:
     """Load a model in the container's XGBoost and predict CSV files of feature rows.
 
     Inputs have no header and no label; an empty cell is missing. Nothing of our environment but
-    the search path of shared libraries reaches the process, and its directory is removed.
+    the search path of shared libraries reaches the process, and its directory is removed. With
+    ``explain``, a sample of that input's rows is explained by contributions (SHAP values).
 
     Raises ``NotProven`` with the loader's own words when the model does not load or predict, and
     when it takes longer than ``timeout`` seconds; ``InvalidSpec`` for an unusable input name;
@@ -60,6 +69,7 @@ def replay(
             "model": str(work / MODEL_FILE),
             "inputs": {name: str(Path(path).absolute()) for name, path in inputs.items()},
             "output": folder,
+            "explain": explain,
         }
         answer = _ask(python, container, request, work, timeout)
         return _read(answer, container, inputs, work)
@@ -105,6 +115,7 @@ def _ask(
         f"{how} in XGBoost {container.xgboost}: {said or 'no word from the process'}{ended}",
         f"save the model with XGBoost {container.xgboost} and pack it again",
         stage=answer.get("stage", "crash"),
+        signal=max(0, -done.returncode),
     )
 
 
@@ -119,6 +130,10 @@ def _read(
             f"has XGBoost {answer['xgboost']}, not {container.xgboost}",
             "remove it from the cache so that it is built again",
         )
+    contributions = rows = None
+    if answer.get("explained"):
+        contributions = np.load(work / "contributions.npy", allow_pickle=False)
+        rows = np.load(work / "contributions_rows.npy", allow_pickle=False)
     return Replay(
         {name: np.load(work / f"{name}.npy", allow_pickle=False) for name in inputs},
         answer["xgboost"],
@@ -126,4 +141,8 @@ def _read(
         float(answer["latency_p99_ms"]),
         float(answer["seconds"]),
         float(answer["latency_p50_ms"]),
+        float(answer["latency_cpu_p99_ms"]),
+        contributions,
+        rows,
+        str(answer.get("not_explained", "")),
     )

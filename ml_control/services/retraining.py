@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.retraining import Decision, Observation, decide
 from ml_control.platform import Platform
-from ml_control.services.intake import given_up, partitions_with_work
+from ml_control.services.requests import given_up, partitions_with_work
 from ml_control.services.selection import published_digest
 
 BACKFILL_STAGE = "backfill"

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 
 from ml_control.core.images import audit_row
-from ml_control.core.infer import Inference, infer, infer_images
+from ml_control.core.infer import Inference, infer, infer_images, without_leaks
+from ml_control.core.leakage import scores, unjudged
 from ml_control.core.suggest import suggest
-from ml_control.core.tabular import read_cells, read_csv
 from ml_control.errors import InvalidSpec
+from ml_control.services.samples import Sample, format_of, read_sample, sniffed, typed
 from ml_control.spec import NAME, PipelineSpec
 
 if TYPE_CHECKING:
     import polars as pl
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg"})
+_JUDGED = 50_000  # rows, for columns that give the target away
 _IMAGES_READ = 50  # of each label: enough for shape and colours
 _DAY = re.compile(r"^dt=(\d{4}-\d{2}-\d{2})")
 _PLAIN = re.compile(r"^[A-Za-z_][A-Za-z0-9_. -]*$")
@@ -33,9 +35,10 @@ def scaffold(
 ) -> list[Path]:
     """Write ``defs.yaml`` and ``expectations.json`` into *folder*; the paths written.
 
-    *source* is a CSV file, a folder of CSV files with the same columns, or a folder of images
-    under one folder for each label; ``dt=YYYY-MM-DD`` folders may lie between. *target* is
-    needed for CSV. *start* defaults to the earliest ``dt=``, else a year before today.
+    *source* is a file of a table (CSV, Parquet, JSON lines), a folder of such files of one
+    format with the same columns, or a folder of images under one folder for each label;
+    ``dt=YYYY-MM-DD`` folders may lie between. Of large sources a part is read. *target* is
+    needed for tables. *start* defaults to the earliest ``dt=``, else a year before today.
 
     Raises ``InvalidSpec`` when the folder is not empty or its name is no pipeline name, or the
     sample cannot be used, and ``BadObject`` when a file of it is damaged; nothing is written.
@@ -56,17 +59,10 @@ def scaffold(
     start = start or min(days, default=datetime.now(UTC).date() - timedelta(days=365))
     when = _When(start, max(1, len(days)))
     pictures = [path for path in files if path.suffix.lower() in _IMAGES]
-    tables = [path for path in files if path.suffix.lower() == ".csv" or path == source]
     if pictures and source.is_dir():
         found, spec, frame = _from_images(folder.name, source, pictures, target, when)
-    elif tables:
-        found, spec, frame = _from_tables(folder.name, tables, target or "", when)
     else:
-        raise InvalidSpec(
-            str(source),
-            "has neither CSV files nor PNG or JPEG images",
-            "give a CSV file, or a folder of images by label",
-        )
+        found, spec, frame = _from_tables(folder.name, _tables(source, files), target or "", when)
     texts = {
         "defs.yaml": render(found, source.name),
         "expectations.json": json.dumps(suggest(frame, spec), indent=2, ensure_ascii=False) + "\n",
@@ -95,7 +91,7 @@ def render(found: Inference, sample: str) -> str:
 def _files(source: Path) -> list[Path]:
     """The sample's files in a stable order."""
     if not source.exists():
-        raise InvalidSpec(str(source), "does not exist", "give a CSV file or a folder of images")
+        raise InvalidSpec(str(source), "does not exist", "give a file of a table or a folder")
     if source.is_file():
         return [source]
     return sorted(
@@ -139,24 +135,58 @@ def _is_day(text: str) -> bool:
     return True
 
 
-def _from_tables(
-    name: str, tables: list[Path], target: str, when: _When
-) -> tuple[Inference, PipelineSpec, pl.DataFrame]:
-    import polars as pl
+def _tables(source: Path, files: list[Path]) -> Sample:
+    """A sample of the source's tables, which are of one format."""
+    if source.is_file():
+        return read_sample(format_of(source) or sniffed(source), [source])
+    by_format: dict[str, list[Path]] = {}
+    for path in files:
+        if (format := format_of(path)) is not None:
+            by_format.setdefault(format, []).append(path)
+    if not by_format:
+        raise InvalidSpec(
+            str(source),
+            "has neither CSV, Parquet or JSON-lines files nor PNG or JPEG images",
+            "give a file of a table, or a folder of images by label",
+        )
+    if len(by_format) > 1:
+        counts = ", ".join(f"{len(paths)} {name}" for name, paths in sorted(by_format.items()))
+        raise InvalidSpec(
+            str(source), f"has files of several formats ({counts})", "give a folder of one format"
+        )
+    ((format, paths),) = by_format.items()
+    return read_sample(format, paths)
 
-    blobs = {path: _read(path) for path in tables}
-    cells = [read_cells(data, path.name) for path, data in blobs.items()]
-    for path, table in zip(tables, cells, strict=True):
-        if set(table.columns) != set(cells[0].columns):
-            raise InvalidSpec(
-                str(path), f"has other columns than {tables[0].name}", "give one CSV file"
-            )
+
+def _from_tables(
+    name: str, sample: Sample, target: str, when: _When
+) -> tuple[Inference, PipelineSpec, pl.DataFrame]:
     found = infer(
-        pl.concat([table.select(cells[0].columns) for table in cells]), target, **when._asdict()
+        sample.cells,
+        target,
+        **when._asdict(),
+        format=sample.format,
+        unusable=sample.unusable,
+        decimals=sample.decimals,
     )
     spec = _validated(found, name)
-    frame = pl.concat([read_csv(data, spec, path.name) for path, data in blobs.items()])
+    frame = _frame(sample, spec)
+    judged = frame.head(_JUDGED)
+    if not unjudged(judged, spec):
+        # A column that the leakage check would refuse every partition for.
+        found = without_leaks(found, scores(judged, spec), spec.quality.leakage.max_score)
+        spec = _validated(found, name)
+    if not sample.whole:
+        read = f"read: {sample.cells.height:,} rows of {sample.files} file(s), not all there are"
+        found = Inference(found.attributes, {**found.notes, "columns": read})
     return found, spec, frame
+
+
+def _frame(sample: Sample, spec: PipelineSpec) -> pl.DataFrame:
+    """The sample's rows with the types that the proposal declares."""
+    columns = {feature.name: feature.type == "number" for feature in spec.columns.features}
+    columns[spec.columns.target] = spec.columns.task == "regression"
+    return typed(sample.cells, columns, spec.source.missing)
 
 
 def _from_images(

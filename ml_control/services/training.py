@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ml_control.core.artifact import pack, version_of
 from ml_control.core.digests import canonical, digest_of, sha256
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Dataset, Lease, ModelVersion, TrainingState, Verdict
+from ml_control.core.tuning import class_weights
 from ml_control.errors import MlControlError
 from ml_control.platform import Platform
-from ml_control.ports import Round, TrainingJob, TrainingResult
+from ml_control.ports import TrainingJob, TrainingResult
 from ml_control.services.audit import quality_digest
 from ml_control.services.channels import (
     Channels,
     golden_document,
     profiles,
+    tidy,
     write_channels,
 )
 from ml_control.services.evidence import ARCHIVE, FEATURES, GOLDEN, gather
+from ml_control.services.progress import Say, teller
 from ml_control.services.seals import require_sealed
 from ml_control.services.selection import Selection, published_digest, select
+from ml_control.services.tuning import tune
+from ml_control.spec import PipelineSpec
 
 if TYPE_CHECKING:
     from ml_control.core.features import FeatureSpec
     from ml_control.core.gates import Evidence
 
 STAGE = "model"
-Say = Callable[[str], None]
+KEPT_JOBS = 5  # ended training jobs of a pipeline that stay, beside those in use
 
 
 @dataclass(frozen=True)
@@ -101,17 +107,18 @@ def _train(
     merged = merge(profiles(platform, dataset))
     features = fit(spec, merged)
     say(f"{dataset.rows} rows in {len(dataset.parts)} partitions, {features.width} features")
-    channels = write_channels(platform, pipeline, dataset, features)
-    parameters = hyperparameters(pipeline, features)
-    job = TrainingJob(
-        name=job_name(pipeline, dataset, features, parameters),
-        container=spec.training.container,
-        hyperparameters=parameters,
-        channels=channels.training,
-        golden=channels.features("golden"),
-        max_runtime=spec.training.max_runtime,
+    channels = write_channels(
+        platform, pipeline, dataset, features, _weights(spec, merged, features)
     )
-    result = platform.trainer.train(job, _every_tenth(say))
+    name = partial(_job, pipeline, dataset, features, channels)
+    job = name(hyperparameters(pipeline, features))
+    if job.external_memory:
+        say(f"more than {spec.training.memory_mb} MB of numbers: trained from external memory")
+    if spec.training.tuning is not None:
+        job, result = tune(platform, pipeline.name, spec.training, job, name, say)
+    else:
+        rounds = int(job.hyperparameters["num_round"])
+        result = platform.trainer.train(job, teller(say, pipeline.name, rounds))
     taken = "taken from an earlier identical job" if result.adopted else "trained"
     say(f"{taken} in {result.seconds:.1f} s: {result.watched}={result.watched_value:.5f}")
     registry = platform.registry
@@ -131,6 +138,7 @@ def _train(
     verdict = registry.models.record_verdict(verdict)
     model = model.model_copy(update={"metrics": verdict.metrics})
     registry.models.register(model, registry.leases.fence(lease))
+    _tidy(platform, pipeline, channels)
     plots = _report(platform, model, verdict, result, evidence, merged)
     return Trained(model, verdict, result, selection.left_out, plots)
 
@@ -148,13 +156,20 @@ def hyperparameters(pipeline: Pipeline, features: FeatureSpec) -> dict[str, str]
         "regression": {"objective": "reg:squarederror", "eval_metric": "rmse"},
     }
     values: dict[str, Any] = {**pipeline.spec.training.hyperparameters, **by_task[task]}
+    if pipeline.spec.training.class_weights == "balanced":
+        values["csv_weights"] = 1
     if pipeline.spec.training.early_stopping_rounds is not None:
         values["early_stopping_rounds"] = pipeline.spec.training.early_stopping_rounds
     return {name: str(value) for name, value in sorted(values.items())}
 
 
 def job_name(
-    pipeline: Pipeline, dataset: Dataset, features: FeatureSpec, parameters: Mapping[str, str]
+    pipeline: Pipeline,
+    dataset: Dataset,
+    features: FeatureSpec,
+    parameters: Mapping[str, str],
+    *,
+    external: bool = False,
 ) -> str:
     """Names a training job by everything that decides its result."""
     decides = [
@@ -163,17 +178,61 @@ def job_name(
         pipeline.transform_digest,
         dict(parameters),
         pipeline.spec.training.container,
+        *(["external memory"] if external else []),
     ]
-    return f"{pipeline.name.replace('_', '-')}-{digest_of(decides)[:16]}"
+    return f"{_job_prefix(pipeline)}{digest_of(decides)[:16]}"
 
 
-def _every_tenth(say: Say) -> Callable[[Round], None]:
-    def on_round(step: Round) -> None:
-        if step.index % 10 == 0:
-            values = "  ".join(f"{name}:{value:.5f}" for name, value in step.metrics.items())
-            say(f"[{step.index}] {values}")
+def _job_prefix(pipeline: Pipeline) -> str:
+    return f"{pipeline.name.replace('_', '-')}-"
 
-    return on_round
+
+def _job(
+    pipeline: Pipeline,
+    dataset: Dataset,
+    features: FeatureSpec,
+    channels: Channels,
+    parameters: Mapping[str, str],
+) -> TrainingJob:
+    """The training job of these hyperparameters."""
+    training = pipeline.spec.training
+    external = 4 * dataset.rows * features.width > training.memory_mb * 1_000_000
+    return TrainingJob(
+        name=job_name(pipeline, dataset, features, parameters, external=external),
+        container=training.container,
+        hyperparameters=parameters,
+        channels=channels.training,
+        golden=channels.features("golden"),
+        max_runtime=training.max_runtime,
+        external_memory=external,
+    )
+
+
+def _weights(
+    spec: PipelineSpec, profile: Mapping[str, Any], features: FeatureSpec
+) -> list[float] | None:
+    """The weight of each class, or None where rows weigh the same."""
+    if spec.training.class_weights == "none":
+        return None
+    levels = profile["target"]["levels"]
+    return class_weights([int(levels[label]) for label in features.labels])
+
+
+def _tidy(platform: Platform, pipeline: Pipeline, channels: Channels) -> None:
+    """Forget training jobs and channel files that nothing needs any more."""
+    registry = platform.registry
+    rollout = registry.rollouts.get(pipeline.name)
+    kept = {entry.model_version for entry in rollout.variants.values()}
+    candidate = registry.models.candidate(pipeline.name)
+    jobs = {
+        model.training_job
+        for model in registry.models.all(pipeline.name)
+        if model.version in kept or (candidate and model.version == candidate.version)
+    }
+    tuning = pipeline.spec.training.tuning
+    newest = KEPT_JOBS + (tuning.trials if tuning else 0)
+    platform.trainer.tidy(f"{_job_prefix(pipeline)}[0-9a-f]{{16}}", jobs, newest)
+    tidy(channels)
 
 
 def _trial(job: TrainingJob, dataset: Dataset, result: TrainingResult) -> dict[str, Any]:
@@ -239,10 +298,9 @@ def _report(
     evidence: Evidence,
     profile: dict[str, Any],
 ) -> dict[str, bytes]:
-    from ml_control.services.plots import learning_curve
-    from ml_control.services.report import render
+    from ml_control.services.report import compose
 
-    html = render(
+    report = compose(
         verdict=verdict,
         model=model,
         rounds=result.rounds,
@@ -251,6 +309,7 @@ def _report(
         champion_predictions=evidence.champion_predictions_test,
         labels=evidence.labels,
         profile=profile,
+        contributions=evidence.contributions,
     )
-    platform.lake.put(f"{model.prefix}/report.html", html)
-    return {"learning_curve": learning_curve(result.rounds, result.best_iteration)}
+    platform.lake.put(f"{model.prefix}/report.html", report.html)
+    return report.plots

@@ -19,10 +19,10 @@ from typing import Any
 
 from ml_control.core.artifact import Booster, Finding, Inspection, inspect_archive
 from ml_control.core.containers import CONTAINERS, Container, container
+from ml_control.core.tolerance import allowed, scale_of
 from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed
 from ml_control.services.proving import Replay, replay
 
-TOLERANCE = 1e-6  # absolute, and relative to the expected value
 _MAX_PROBE_COLUMNS = 100_000
 _GOLDEN_NEXT = "use the golden.json that was written when the model was trained"
 _CELL = re.compile(r"([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?|nan)?")
@@ -60,12 +60,17 @@ class Golden:
 
 
 def verify(
-    archive: bytes, container_tag: str, golden: bytes | None = None, name: str = "model.tar.gz"
+    archive: bytes,
+    container_tag: str,
+    golden: bytes | None = None,
+    name: str = "model.tar.gz",
+    features: bytes | None = None,
 ) -> VerifyReport:
     """Everything that speaks against serving this archive in this container.
 
-    A refusal is a report that did not pass, not an error. Raises ``InvalidSpec`` for an unknown
-    container or an unusable golden file, ``PlatformFailed`` when nothing speaks against the
+    ``features`` is a features.json that must fit the model, and the golden records if there are
+    any. A refusal is a report that did not pass, not an error. Raises ``InvalidSpec`` for an
+    unknown container or an unusable golden or features file, ``PlatformFailed`` when nothing speaks against the
     archive but the container's environment cannot be built to prove it.
     """
     started = time.perf_counter()
@@ -75,6 +80,18 @@ def verify(
     findings = list(inspection.findings)
     compared = None
     booster = inspection.booster
+    if features is not None:
+        findings += _fits(features, golden, booster)
+    if booster is not None and booster.categorical and golden is None:
+        findings.append(
+            Finding(
+                "categorical",
+                f"{name}:xgboost-model",
+                "was trained on categories of a data frame, which the container's CSV does not "
+                "have: only the very codes of training give its answers",
+                "prove it with --golden, whose rows hold those codes",
+            )
+        )
     if inspection.model is not None and booster and booster.format not in ("pickle", "unknown"):
         try:
             replayed, compared = _replayed(inspection, target, expected, f"{name}:xgboost-model")
@@ -91,6 +108,31 @@ def verify(
         compared,
         round(time.perf_counter() - started, 3),
     )
+
+
+def _fits(features: bytes, golden: bytes | None, booster: Booster | None) -> list[Finding]:
+    """Whether a features.json is the one that this model and its golden records were made with."""
+    from ml_control.core.features import FeatureSpec, csv_row
+
+    step = "use the features.json that was written when the model was trained"
+    try:
+        spec = FeatureSpec.model_validate_json(features)
+    except ValueError as error:
+        words = str(error).splitlines()[0]
+        raise InvalidSpec("features.json", f"cannot be read: {words}", step) from error
+    width = booster.num_feature if booster else None
+    if width is not None and width != spec.width:
+        reason = f"gives {spec.width} columns, the model takes {width}"
+        return [Finding("features_columns", "features.json", reason, step)]
+    content = json.loads(golden) if golden is not None else {}
+    try:
+        rows = [csv_row(spec.encode_record(record)) for record in content.get("records", [])]
+    except (MlControlError, AttributeError, TypeError) as error:
+        return [Finding("features_differ", "features.json", f"golden records: {error}", step)]
+    if rows and rows != content["rows"]:
+        reason = "encodes the golden records otherwise than training did: it is another model's"
+        return [Finding("features_differ", "features.json", reason, step)]
+    return []
 
 
 def raise_if_refused(report: VerifyReport) -> None:
@@ -221,11 +263,12 @@ def _compare(
     worst: float | None = 0.0
     first: dict[str, Any] | None = None
     mismatched = 0
+    scale = scale_of(expected)
     for index, (want, have) in enumerate(zip(expected, got, strict=True)):
         away = _apart(want, have)
         worst = None if away is None or worst is None else max(worst, away)
         if away is None or any(
-            abs(w - h) > TOLERANCE + TOLERANCE * abs(w) for w, h in zip(want, have, strict=True)
+            abs(w - h) > allowed(w, scale) for w, h in zip(want, have, strict=True)
         ):
             mismatched += 1
             if first is None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Decision, ModelVersion, Verdict
+from ml_control.core.tuning import Trial, best_of
 from ml_control.platform import Platform
-from ml_control.services.intake import given_up
 from ml_control.services.reconcile import endpoint_name, unproven
+from ml_control.services.requests import given_up, waiting
 from ml_control.services.retraining import observe_and_decide
 
 
@@ -29,6 +31,8 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
         "report": platform.lake.uri(f"{candidate.prefix}/report.html") if candidate else None,
         "verdict": _verdict(verdicts[0]) if verdicts else None,
         "ledger": registry.ledger.counts(pipeline.name),
+        "waiting": waiting(platform, pipeline),
+        "alerts": _alerts(platform, pipeline),
         "partitions": {
             "published": sum(state.processed is not None for state in partitions),
             "refused": sorted(state.partition for state in partitions if state.refused),
@@ -41,6 +45,13 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
         "rollout": rollout.to_json(),
         "paused": not pipeline.spec.retrain.automatic,
     }
+
+
+def _alerts(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
+    """How many alerts are open, and the newest of them."""
+    found = platform.registry.alerts.open(pipeline.name)
+    newest = asdict(found[0].alert()) if found else None
+    return {"open": len(found), "newest": newest}
 
 
 def _variant(platform: Platform, pipeline: Pipeline, name: str) -> dict[str, Any]:
@@ -96,6 +107,22 @@ def models(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
                 "report": platform.lake.uri(f"{model.prefix}/report.html"),
             }
         )
+    return found
+
+
+def trials(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
+    """Every trial of every search for hyperparameters, search by search; the best is marked."""
+    studies: dict[str, list[Trial]] = {}
+    for body in platform.registry.models.study(pipeline.name, ""):
+        trial = Trial.model_validate(body)
+        studies.setdefault(trial.study, []).append(trial)
+    found = []
+    for made in studies.values():
+        best = best_of(made)
+        for trial in made:
+            shown = trial.to_json()
+            shown["rounds"] = len(shown.pop("curve"))
+            found.append({**shown, "best": trial == best})
     return found
 
 

@@ -16,17 +16,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ml_control.serving.deployed import Deployment
 from ml_control.serving.invocations import (
     JSON,
-    Refused,
-    check_content_type,
+    Output,
     choose_accept,
-    parse_csv,
+    choose_reader,
     render,
 )
 from ml_control.serving.predictor import Predictor
+from ml_control.serving.refused import Refused
 
-MAX_BODY = 6_291_456
 READ_SECONDS = 60.0
 _LINGER_BYTES = 64 << 20
 _LINGER_SECONDS = 2.0
@@ -34,17 +34,6 @@ _LINGER_SECONDS = 2.0
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What ``deployment.json`` says is to be served."""
-
-    name: str
-    model_version: str
-    container: str
-    archive_sha256: str
-    instance: str
 
 
 @dataclass(frozen=True)
@@ -64,8 +53,9 @@ class _Gone(Exception):
 class _Inbox:
     """The request's body as it arrives; ``complete`` once nothing more can come."""
 
-    def __init__(self, receive: Receive, headers: Mapping[str, str]) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[str, str], limit: int) -> None:
         self._receive = receive
+        self._limit = limit
         self.complete = not ({"content-length", "transfer-encoding"} & headers.keys())
 
     async def read(self) -> bytes:
@@ -74,10 +64,10 @@ class _Inbox:
         while not self.complete:
             part = await self._next()
             size += len(part)
-            if size > MAX_BODY:
-                raise _too_large()
+            if size > self._limit:
+                raise _too_large(self._limit)
             parts.append(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def discard(self) -> None:
         """Read on within bounds and forget it, until the caller has sent all or hung up."""
@@ -115,6 +105,10 @@ class Application:
         self._origin = (b"x-ml-control-instance", deployment.instance.encode())
         self._read_seconds = read_seconds
         self._runtime_path = f"/endpoints/{deployment.name}/invocations"
+        self._limit = deployment.max_content_length
+        self._output = Output()
+        if deployment.selected:
+            self._output = Output(deployment.selected, predictor.objective, predictor.num_class)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, with a status and a sentence."""
@@ -123,7 +117,7 @@ class Application:
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
-        inbox = _Inbox(receive, headers)
+        inbox = _Inbox(receive, headers, self._limit)
         runtime = scope["path"] == self._runtime_path
         try:
             answer = await self._route(scope["method"], scope["path"], headers, inbox)
@@ -153,7 +147,7 @@ class Application:
                 {
                     "MaxConcurrentTransforms": os.cpu_count() or 1,
                     "BatchStrategy": "MULTI_RECORD",
-                    "MaxPayloadInMB": MAX_BODY >> 20,
+                    "MaxPayloadInMB": self._limit >> 20,
                 }
             )
         if path == "/identity":
@@ -171,11 +165,11 @@ class Application:
         if expected != self._deployment.instance:
             raise Refused(421, "another deployment was meant; look its port up again")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY:
-            raise _too_large()
-        check_content_type(headers.get("content-type"))
+        if not length.isdecimal() or int(length) > self._limit:
+            raise _too_large(self._limit)
+        read = choose_reader(headers.get("content-type"))
         accept = headers.get("accept")
-        choose_accept(accept)
+        choose_accept(accept, self._output)
         try:
             async with asyncio.timeout(self._read_seconds):
                 body = await inbox.read()
@@ -183,8 +177,8 @@ class Application:
             raise Refused(
                 408, f"the body did not arrive within {self._read_seconds:g} seconds; send it whole"
             ) from None
-        rows = parse_csv(body, self._predictor.num_features)
-        status, kind, answer = render(self._predictor.predict(rows), accept)
+        rows = read(body, self._predictor.num_features)
+        status, kind, answer = render(self._predictor.predict(rows), accept, self._output)
         return _Answer(status, kind, answer)
 
 
@@ -193,8 +187,8 @@ def _only(allowed: str, method: str, path: str) -> None:
         raise Refused(405, f"{path} takes {allowed} only, not {method}")
 
 
-def _too_large() -> Refused:
-    return Refused(413, f"the body is larger than {MAX_BODY} bytes; send fewer rows at once")
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the body is larger than {limit} bytes; send fewer rows at once")
 
 
 def _json(value: object, headers: tuple[tuple[bytes, bytes], ...] = ()) -> _Answer:

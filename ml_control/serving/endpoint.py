@@ -2,18 +2,21 @@
 
 Run as ``<python> -m ml_control.serving.endpoint --dir DIR`` by the interpreter that has exactly
 the container's XGBoost. DIR holds ``model.tar.gz`` and ``deployment.json`` (``name``,
-``model_version``, ``container``, ``archive_sha256``, ``instance``). The server refuses to start
+``model_version``, ``container``, ``archive_sha256``, ``instance``, and perhaps an
+``environment``, see :mod:`ml_control.serving.deployed`). The server refuses to start
 on other bytes than those, picks a free loopback port, and once it can answer writes
 ``DIR/server.json`` (readable by its owner only): ``pid``, ``started``, ``port``, ``instance``
 and ``token``. SIGTERM lets requests in progress finish.
 
 It imports little, because the isolated container environments hold little: the standard library,
-numpy, xgboost and uvicorn.
+numpy, xgboost, and of the libraries locked beside them uvicorn, httptools, uvloop, simdjson and
+orjson.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import secrets
@@ -29,7 +32,8 @@ from ml_control.core.artifact import unpack
 from ml_control.core.containers import container
 from ml_control.core.digests import sha256
 from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed
-from ml_control.serving.application import READ_SECONDS, Application, Deployment, log
+from ml_control.serving.application import READ_SECONDS, Application, log
+from ml_control.serving.deployed import Deployment
 from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.predictor import Predictor
 
@@ -49,6 +53,8 @@ def load(folder: Path) -> tuple[Deployment, Predictor]:
     try:
         deployment = Deployment(**json.loads((folder / "deployment.json").read_bytes()))
         archive = (folder / "model.tar.gz").read_bytes()
+    except MlControlError:
+        raise
     except (OSError, ValueError, TypeError) as error:
         raise InvalidSpec(str(folder), f"holds no whole deployment: {error}", "deploy") from error
     found = sha256(archive)
@@ -107,12 +113,19 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
     """Serve the deployment in a folder until SIGTERM or SIGINT. Raises as :func:`load` does."""
     import uvicorn
 
+    from ml_control.serving.protocol import HEAD_SECONDS, GuardedProtocol
+
     deployment, predictor = load(folder)
     # With the protocol named, asyncio sets TCP_NODELAY; without it every answer waits 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     token = secrets.token_hex(16)
+
+    class Protocol(GuardedProtocol):
+        # Twice: for the body to arrive, and for the answer to be taken.
+        request_seconds = 2 * read_seconds + 10
+        head_seconds = min(HEAD_SECONDS, read_seconds)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -123,10 +136,18 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
                 f"({'direct' if predictor.direct else 'DMatrix'} prediction)"
             )
 
+        async def on_tick(self, counter: int) -> bool:
+            if counter % 10 == 0:  # once a second
+                now = asyncio.get_running_loop().time()
+                for connection in list(self.server_state.connections):
+                    if isinstance(connection, GuardedProtocol):
+                        connection.check(now)
+            return await super().on_tick(counter)
+
     config = uvicorn.Config(
         Application(deployment, predictor, sha256(token.encode()), read_seconds),
-        http="h11",
-        loop="asyncio",
+        http=Protocol,
+        loop="uvloop",
         lifespan="off",
         ws="none",
         log_config=None,
@@ -134,7 +155,6 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
         server_header=False,
         timeout_keep_alive=75,  # longer than any client's pool keeps an idle connection
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        limit_concurrency=512,
     )
     # After draining, uvicorn raises the signal again under the handlers it found here.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -51,18 +53,33 @@ class Predictor:
                 f"XGBoost {xgboost.__version__} cannot load or use it: {_first_line(error)}",
                 "train the model again with this version of XGBoost",
             ) from error
-        direct = self._prepare_direct()
-        try:
-            agreed = direct(probes)
-        except xgboost.core.XGBoostError:
-            return
-        if (agreed.shape, agreed.tobytes()) == (wanted.shape, wanted.tobytes()):
-            self._predict = direct
+        for proxy in (True, False):
+            try:
+                direct = self._prepare_direct(proxy=proxy)
+                agreed = direct(probes)
+            except xgboost.core.XGBoostError:
+                continue
+            if (agreed.shape, agreed.tobytes()) == (wanted.shape, wanted.tobytes()):
+                self._predict = direct
+                return
 
     @property
     def direct(self) -> bool:
         """Whether the C function is used, having proven equal on the probe rows."""
         return self._predict != self._matrix
+
+    @property
+    def objective(self) -> str:
+        """The name of the objective that the model was trained with."""
+        return str(self._config()["objective"]["name"])
+
+    @property
+    def num_class(self) -> int:
+        """The number of classes of a multiclass model, else 0."""
+        return int(self._config()["learner_model_param"]["num_class"])
+
+    def _config(self) -> Any:
+        return json.loads(self._booster.save_config())["learner"]
 
     def predict(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Predictions of shape (rows,) or (rows, classes) for float32 rows of all features."""
@@ -88,7 +105,12 @@ class Predictor:
         )
         return answer
 
-    def _prepare_direct(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def _prepare_direct(
+        self, *, proxy: bool
+    ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """The C function on rows in memory. Without a proxy of ours it makes one for each call,
+        and for each of those reads the control group's files, which takes longer than 100 trees.
+        """
         import numpy as np
         from xgboost.core import _LIB, XGBoostError
 
@@ -96,7 +118,11 @@ class Predictor:
         handle = self._booster.handle
         begin, end = self._range
         config = json.dumps({**_CONFIG, "iteration_begin": begin, "iteration_end": end}).encode()
-        no_matrix = ctypes.c_void_p()
+        matrix = ctypes.c_void_p()
+        if proxy:
+            if _LIB.XGProxyDMatrixCreate(ctypes.byref(matrix)) != 0:
+                raise XGBoostError(_LIB.XGBGetLastError().decode(errors="replace"))
+            weakref.finalize(self, _LIB.XGDMatrixFree, matrix)
         shape = ctypes.POINTER(ctypes.c_uint64)()
         dimensions = ctypes.c_uint64()
         answer = ctypes.POINTER(ctypes.c_float)()
@@ -108,12 +134,11 @@ class Predictor:
                 f'{{"data":[{rows.ctypes.data},true],"shape":[{rows.shape[0]},{rows.shape[1]}],'
                 '"typestr":"<f4","version":3}'
             ).encode()
-            if function(handle, interface, config, no_matrix, *outputs) != 0:
+            if function(handle, interface, config, matrix, *outputs) != 0:
                 raise XGBoostError(_LIB.XGBGetLastError().decode(errors="replace"))
-            size = tuple(shape[i] for i in range(dimensions.value))
-            count = int(np.prod(size))
+            size = shape[: dimensions.value]
             # string_at copies: XGBoost reuses its buffer for the next answer.
-            flat = np.frombuffer(ctypes.string_at(answer, count * 4), dtype=np.float32)
+            flat = np.frombuffer(ctypes.string_at(answer, math.prod(size) * 4), dtype=np.float32)
             return flat.reshape(size)
 
         return direct

@@ -10,8 +10,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from endpoint_models import Model, servers
 
 from ml_control.lake import Lake
+from ml_control.local.endpoints import LocalEndpoints
 from ml_control.local.notifications import LocalNotifications
 from ml_control.local.registry import SqliteTables
 from ml_control.registry import Registry
@@ -163,3 +165,25 @@ def registries(two, clock):
 def place(request, tmp_path):
     """Each platform's place of arrivals; today the local one."""
     return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def one():
+    """A model."""
+    return Model(1, "v1")
+
+
+@pytest.fixture(scope="session")
+def another():
+    """Another model over the same features."""
+    return Model(2, "v2")
+
+
+@pytest.fixture(params=["local"])
+def clients(request, tmp_path):
+    """Two clients of one platform; today the local one."""
+    first, second = LocalEndpoints(tmp_path / "endpoints"), LocalEndpoints(tmp_path / "endpoints")
+    yield first, second
+    for name in first.names():
+        first.stop(name)
+    assert servers(tmp_path) == []

@@ -61,6 +61,58 @@ def test_what_was_put_is_there_for_everybody(two, area):
     assert not one.exists(f"{area}/p/a.bin")
 
 
+CHUNKS = [b"a" * (6 << 20), b"", b"b", b"c" * (9 << 20)]
+
+
+def test_a_stream_is_the_same_object(two):
+    """An object put in chunks is read whole or in chunks, by another client, byte for byte."""
+    one, other = two
+    digest, size = one.put_stream("processed/p/big", iter(CHUNKS))
+
+    data = b"".join(CHUNKS)
+    assert (hashlib.sha256(data).hexdigest(), len(data)) == (digest, size)
+    assert data == other.get("processed/p/big")
+    read = list(other.stream("processed/p/big"))
+    assert data == b"".join(read)
+    assert len(read) > 1
+    assert (hashlib.sha256(b"").hexdigest(), 0) == one.put_stream("raw/none", iter([]))
+    assert [b""] * 2 == [other.get("raw/none"), b"".join(other.stream("raw/none"))]
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_a_broken_stream_leaves_what_was(two, before):
+    """When the source of the chunks fails, the object is as it was, and nothing else appears."""
+    one, other = two
+    if before is not None:
+        one.put("raw/p/a", before)
+
+    def broken():
+        yield from CHUNKS
+        raise BadObject("x", "is cut off")
+
+    with pytest.raises(BadObject, match="cut off"):
+        one.put_stream("raw/p/a", broken())
+
+    assert (["raw/p/a"] if before else []) == list(other.list("raw/p"))
+    assert before is None or before == other.get("raw/p/a")
+
+
+def test_a_file_for_readers_that_seek(two):
+    """A local object is its own file; from a bucket it is a copy that goes away."""
+    one, _ = two
+    one.put("raw/p/a", b"data")
+    remote = Lake(one._stores)
+
+    with one.local_file("raw/p/a") as own, remote.local_file("raw/p/a") as copy:
+        assert one.local_path("raw/p/a") == own
+        assert own != copy
+        assert [b"data"] * 2 == [own.read_bytes(), copy.read_bytes()]
+    assert (True, False) == (own.exists(), copy.exists())
+    for lake in (one, remote):
+        with pytest.raises(Retryable, match="raw/p/none"), lake.local_file("raw/p/none"):
+            pass
+
+
 def test_areas_are_apart(two):
     """The same key in two areas is two objects."""
     one, other = two
@@ -83,6 +135,8 @@ def test_an_absent_object_may_come(two):
             other.get(key)
         with pytest.raises(Retryable):
             other.verified(key, "0" * 64)
+        with pytest.raises(Retryable):
+            list(other.stream(key))
 
 
 def test_a_put_replaces_and_a_create_does_not(two):
@@ -178,6 +232,9 @@ def test_keys_that_lead_elsewhere_are_refused(two, key, tmp_path):
         lambda: lake.put(key, b"x"),
         lambda: lake.create(key, b"x"),
         lambda: lake.get(key),
+        lambda: lake.put_stream(key, iter([b"x"])),
+        lambda: list(lake.stream(key)),
+        lambda: lake.local_file(key).__enter__(),
         lambda: lake.verified(key, "0" * 64),
         lambda: lake.exists(key),
         lambda: lake.delete(key),
@@ -234,6 +291,8 @@ def test_a_store_that_fails_says_so_in_its_own_words(two):
         lambda: two[0].put(key, b"x"),
         lambda: two[0].create(key, b"x"),
         lambda: two[0].get(key),
+        lambda: two[0].put_stream(key, iter([b"x"])),
+        lambda: list(two[0].stream(key)),
         lambda: two[0].exists(key),
         lambda: two[0].delete(key),
     ):

@@ -15,8 +15,8 @@ import pytest
 import xgboost
 
 from ml_control.errors import Conflict, InvalidSpec, PlatformFailed, Retryable
-from ml_control.local.algorithm import Unusable, read_channel
 from ml_control.local.hyperparameters import REFUSED, Refused, parse
+from ml_control.local.matrices import Unusable, read_channel
 from ml_control.local.processes import alive
 from ml_control.local.trainer import LocalTrainer
 from ml_control.ports import TrainingJob
@@ -275,7 +275,7 @@ def test_a_job_that_runs_too_long_is_ended(trainer, job):
         ({"max_depth": "deep"}, "Hyperparameter max_depth: could not parse value 'deep' as int"),
         ({"eval_metric": "f2"}, "Hyperparameter eval_metric: f2 is not in ["),
         ({"tree_method": "gpu_hist"}, "Hyperparameter tree_method: gpu_hist is not in ["),
-        ({"csv_weights": "1"}, "Hyperparameter csv_weights: not supported"),
+        ({"csv_weights": "2"}, "Hyperparameter csv_weights: 2 is not in [0, 1]"),
         ({"booster": "gblinear"}, "Hyperparameter early_stopping_rounds: not supported"),
         ({"num_class": "3"}, "Do not need to setup parameter 'num_class'"),
         (
@@ -351,7 +351,7 @@ def test_no_row_is_read_wrongly(tmp_path, text, words):
     (tmp_path / "train" / "0.csv").write_text(text)
 
     with pytest.raises(Unusable) as caught:
-        read_channel(tmp_path / "train")
+        read_channel(tmp_path / "train", tmp_path / "scratch")
 
     assert words in str(caught.value)
 
@@ -361,11 +361,13 @@ def test_a_channel_is_read_in_order_without_its_line_ends(tmp_path):
     (tmp_path / "0.csv").write_bytes(b"1,2,\r\n0,nan,4\r\n")
     (tmp_path / "1.csv").write_bytes(b"1,,6")
 
-    features, labels = read_channel(tmp_path)
+    rows = read_channel(tmp_path, tmp_path / "scratch")
 
     nan = float("nan")
-    np.testing.assert_array_equal([1, 0, 1], labels)
-    np.testing.assert_array_equal([[2, nan], [nan, 4], [nan, 6]], features)
+    (block,) = rows.blocks()
+    np.testing.assert_array_equal([1, 0, 1], block["label"])
+    np.testing.assert_array_equal([[2, nan], [nan, 4], [nan, 6]], block["data"])
+    assert 3 == sum(len(part["label"]) for part in rows.blocks(size=1))
 
 
 def test_a_failed_job_can_be_tried_again(trainer, job, data, tmp_path):

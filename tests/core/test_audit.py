@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from ml_control.core.records import CheckOutcome
 from ml_control.errors import InvalidSpec
 from ml_control.services.audit import CHECK_NAMES, audit_frame, quality_digest
-from ml_control.services.expectations import (
+from ml_control.services.expectations import run_suite, validate_suite_deep
+from ml_control.services.suites import (
     EXPECTATION_TYPES,
-    run_suite,
     validate_suite,
-    validate_suite_deep,
 )
 from ml_control.spec import PipelineSpec
 

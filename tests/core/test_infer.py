@@ -91,7 +91,7 @@ def test_the_target_decides_the_task(values: list[str], task: str, positive: str
     ("data", "target", "kind", "reason"),
     [
         (CUSTOMERS, "Churn", InvalidSpec, "is no column of the sample"),
-        (CUSTOMERS, "", InvalidSpec, "is needed for a CSV sample"),
+        (CUSTOMERS, "", InvalidSpec, "is needed for a sample of tables"),
         (targets("a", "a"), "t", InvalidSpec, "one value in the sample: 'a'"),
         (targets(*(f"v{i}" for i in range(60))), "t", InvalidSpec, "too many classes"),
         (targets("a", "", "b"), "t", BadObject, "row 2 has no 't'"),
@@ -230,9 +230,14 @@ def test_refusals_write_nothing(tmp_path: Path):
         (used, sample, "churn", "is not an empty folder"),
         (tmp_path / "ok", tmp_path / "nowhere.csv", "churn", "does not exist"),
         (tmp_path / "ok", sample, "chrun", "is no column of the sample"),
-        (tmp_path / "ok", sample, None, "is needed for a CSV sample"),
+        (tmp_path / "ok", sample, None, "is needed for a sample of tables"),
         (tmp_path / "ok", flat, None, "lies in no label folder"),
-        (tmp_path / "ok", empty, None, "neither CSV files nor PNG or JPEG images"),
+        (
+            tmp_path / "ok",
+            empty,
+            None,
+            "neither CSV, Parquet or JSON-lines files nor PNG or JPEG images",
+        ),
     ]:
         with pytest.raises(InvalidSpec, match=re.escape(reason)):
             scaffold(folder, source, target)

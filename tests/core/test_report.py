@@ -10,12 +10,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from ml_control.core.bootstrap import Difference
+from ml_control.core.evidence import Contributions
 from ml_control.core.metrics import evaluate_all
 from ml_control.core.records import Dataset, DatasetPart, GateResult, ModelVersion, Verdict
 from ml_control.errors import NotProven
 from ml_control.ports import Round
 from ml_control.services import plots
-from ml_control.services.report import render
+from ml_control.services.plots.contributions import by_feature
+from ml_control.services.report import compose, render
 
 HOSTILE = "<script>alert(1)</script>\"'&$\\frac{$ 数"
 ROUNDS = [
@@ -27,6 +30,23 @@ GATES = (
     GateResult(name="metric:auc", passed=False, reason="below", observed=0.71, required=">= 0.8"),
     GateResult(name="champion", passed=True, reason="no champion yet", required="no worse"),
 )
+
+
+GROUPS = [
+    {"level": HOSTILE, "rows": 60, "value": 0.7, "judged": True, "passed": False, "reason": "low"},
+    {"level": "b", "rows": 90, "value": 0.9, "judged": True, "passed": True, "reason": ""},
+    {"level": "c", "rows": 9, "value": 0.5, "judged": False, "passed": None, "reason": "few"},
+]
+
+
+def explained(classes=1, rows=80, image=None):
+    """Contributions of six columns of three features (or pixels), the last column missing."""
+    rng = np.random.default_rng(5)
+    shape = (rows, classes, 7) if classes > 1 else (rows, 7)
+    cells = rng.normal(size=(rows, 6))
+    cells[:, 5] = np.nan
+    sources = ("age", HOSTILE, "job", "job", "job", "gone") if image is None else ("image",) * 6
+    return Contributions(rng.normal(size=shape), cells, sources, image)
 
 
 def model():
@@ -99,12 +119,20 @@ def report(task="binary", labels=("no", "yes"), champion=None, **changes):
     profile = {
         "rows": 2000,
         "features": {
-            "age": {"count": 1999, "missing": 1, "min": 17.0, "mean": 38.5, "max": 90.0},
+            "age": {
+                "count": 1999,
+                "missing": 1,
+                "min": 17.0,
+                "mean": 38.5,
+                "max": 90.0,
+                "bins": {"edges": [17.0, 30.0, 90.0], "counts": [900, 1099]},
+            },
             "job": {"count": 2000, "missing": 0, "levels": {"cook": 1500, HOSTILE: 500}},
         },
         "target": {"count": 2000, "missing": 0, "levels": {"no": 1500, "yes": 500}},
     }
-    page = render(judged, model(), ROUNDS, y, p, champion, labels, profile)
+    found = explained(len(labels) if task == "multiclass" else 1)
+    page = render(judged, model(), ROUNDS, y, p, champion, labels, profile, found)
     return page.decode()
 
 
@@ -160,6 +188,7 @@ def test_report_needs_nothing_from_outside(task, labels):
     assert {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object", "a"} == set()
     sources = [attrs["src"] for tag, attrs in reader.tags if tag == "img"]
     assert len(sources) >= 3
+    assert len(page) < 3_000_000
     assert all(source.startswith("data:image/png;base64,") for source in sources)
     assert not any("href" in attrs or "onload" in attrs for _, attrs in reader.tags)
 
@@ -244,7 +273,14 @@ def test_passing_report_says_so():
         ("few rows", lambda: plots.calibration(np.array([1.0, 0.0]), np.array([1.0, 0.0]))),
         ("residuals", lambda: plots.residuals(*predictions("regression", 9000))),
         ("exact", lambda: plots.residuals(np.ones(3), np.ones(3))),
-        ("gates", lambda: plots.gates_overview(GATES)),
+        ("importance", lambda: plots.importance(explained(), ("n", "y"), "log-odds")),
+        ("by class", lambda: plots.importance(explained(12), [HOSTILE] * 12, "margin")),
+        ("swarm", lambda: plots.swarm(explained(), "log-odds")),
+        ("one row", lambda: plots.swarm(explained(rows=1), "log-odds")),
+        ("pixels", lambda: plots.pixels(explained(3, image=(2, 3, 1)), ["a", "b", "_$c"])),
+        ("groups", lambda: plots.groups("slice", GROUPS, "auc >= 0.8")),
+        ("negative", lambda: plots.groups("slice", [{**GROUPS[0], "value": -3.0}], "r2 >= 0")),
+        ("differences", lambda: plots.differences({"auc": Difference(0.1, -0.1, 0.2, 9, 9)})),
     ],
 )
 def test_every_plot_is_a_readable_png(name, draw):
@@ -252,7 +288,7 @@ def test_every_plot_is_a_readable_png(name, draw):
     width, height = png_size(draw())
 
     assert 300 < width < 2000
-    assert 150 < height < 1500
+    assert 90 < height < 1500
 
 
 def test_plots_that_cannot_be_drawn_are_refused():
@@ -261,8 +297,14 @@ def test_plots_that_cannot_be_drawn_are_refused():
         plots.roc_pr(np.ones(4), np.linspace(0, 1, 4))
     with pytest.raises(NotProven, match="no round"):
         plots.learning_curve([], 0)
-    with pytest.raises(NotProven, match="none"):
-        plots.gates_overview([])
+    with pytest.raises(NotProven, match="no metric"):
+        plots.differences({})
+    with pytest.raises(NotProven, match="no group"):
+        plots.groups("slice", [{**GROUPS[0], "value": None}], "auc >= 0.8")
+    with pytest.raises(NotProven, match="several classes"):
+        plots.swarm(explained(3), "margin")
+    with pytest.raises(NotProven, match="no image"):
+        plots.pixels(explained(), ["a"])
 
 
 def test_each_task_has_its_plots():
@@ -277,3 +319,62 @@ def test_each_task_has_its_plots():
         assert titles == set(plots.for_task(task, *predictions(task), labels[task]))
     one_class = plots.for_task("binary", np.ones(9), np.linspace(0, 1, 9), ("n", "y"))
     assert {"Calibration", "Confusion"} == set(one_class)
+
+
+def test_the_columns_of_a_category_are_one_feature():
+    """Contributions of one-hot columns add up to the category's; the bias belongs to none."""
+    values = np.array([[1.0, 2.0, -3.0, 0.5, 9.0], [0.0, 1.0, 1.0, -0.5, 9.0]])
+
+    names, summed = by_feature(
+        Contributions(values, np.zeros((2, 4)), ("age", "job", "job", "city"))
+    )
+
+    assert ("age", "job", "city") == names
+    assert [[[1.0, -1.0, 0.5]], [[0.0, 2.0, -0.5]]] == summed.tolist()
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "names"),
+    [
+        ("binary", ("no", "yes"), {"learning_curve", "roc", "confusion", "contributions"}),
+        ("multiclass", ("a", "b", "c"), {"learning_curve", "confusion", "contributions"}),
+        ("regression", (), {"learning_curve", "residuals", "contributions"}),
+    ],
+)
+def test_key_plots_come_with_the_page_and_are_small(task, labels, names):
+    """The plots for the asset's metadata are those of the page, each light enough for it."""
+    y, p = predictions(task, 2000)
+    found = explained(len(labels) if len(labels) > 2 else 1)
+
+    made = compose(verdict(evaluate_all(task, y, p)), model(), ROUNDS, y, p, None, labels, None,
+                   found)  # fmt: skip
+
+    assert names == set(made.plots)
+    assert all(len(png) < 60_000 and png_size(png) for png in made.plots.values())
+
+
+def test_slices_and_intervals_are_in_the_page():
+    """Each slice has its picture, and each metric its interval beside the champion."""
+    _, p = predictions("binary")
+    slices = GateResult(name="slice:job:auc", passed=False, reason="1 fails", required=">= 0.8",
+                        evidence={"groups": GROUPS})  # fmt: skip
+    page = report(champion=0.5 + (p - 0.5) * 0.5, gates=(*GATES, slices))
+
+    text = Reader(page).text
+    assert "Slices of the test split" in text
+    assert "better by" in text
+    assert re.search(r"[+-]0\.\d+ to [+-]0\.\d+", text)
+    assert 'alt="slice:job:auc"' in page
+
+
+def test_a_long_history_of_partitions_keeps_the_page_small():
+    """Thousands of partitions are told by the failed and the newest ones, and a count."""
+    checks = [{"name": f"check{i}", "passed": True, "reason": "fine"} for i in range(5)]
+    parts = [{"partition": f"p{i}", "data_digest": "d" * 64, "passed": i != 4321,
+              "reason": "bad" if i == 4321 else "", "checks": checks}
+             for i in range(5000)]  # fmt: skip
+    page = report(data_checks=tuple(parts))
+
+    assert "p4321" in page
+    assert "and 4,800 more" in page
+    assert len(page) < 3_000_000

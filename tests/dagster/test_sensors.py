@@ -38,8 +38,15 @@ class Sensors:
             found = sensor.evaluate_tick(context)
         return found.run_requests or [], found.skip_message
 
+    def begin(self, partition):
+        """What a run does first: count as an attempt."""
+        registry = self.home.platform.registry
+        registry.partitions.begin("tumours", partition, registry.clock())
+
     def run(self, job, partition=None, status=DagsterRunStatus.STARTED):
-        """A run that Dagster holds to be in this state; no process works on it."""
+        """A run that Dagster holds to be in this state; no process works on it any more."""
+        if job == "ingest" and partition and status == DagsterRunStatus.STARTED:
+            self.begin(partition)
         return self.instance.create_run_for_job(
             self.definitions.resolve_job_def(f"tumours__{job}"),
             status=status,
@@ -57,7 +64,7 @@ def fast(monkeypatch):
 @pytest.fixture
 def sensors(fast, home, instance):
     """Sensors of a fresh home."""
-    home.edit("  format: csv", "  format: csv\n    settle: 0 s")
+    home.edit("  format: csv", "  format: csv\n    settle: 0 s\n    quiet: 0 s")
     return Sensors(home, instance)
 
 
@@ -116,7 +123,7 @@ def test_an_arrival_is_in_the_ledger_before_it_is_acknowledged(sensors, monkeypa
 
 def test_a_file_that_has_not_settled_is_left_alone(fast, home, instance):
     """A copy that may still be growing is not taken."""
-    home.edit("  format: csv", "  format: csv\n    settle: 1 h")
+    home.edit("  format: csv", "  format: csv\n    settle: 1 h\n    quiet: 0 s")
     (file,) = home.land(DAY)
 
     requests, _ = Sensors(home, instance).tick("arrivals")
@@ -171,7 +178,7 @@ def test_a_failed_run_is_followed_by_a_new_attempt_and_then_parking(sensors):
 def test_the_second_attempt_waits(home, instance, monkeypatch):
     """Attempts are ``retry_seconds`` apart, and twice as far each time."""
     monkeypatch.setenv("ML_CONTROL_RETRY_SECONDS", "100")
-    home.edit("  format: csv", "  format: csv\n    settle: 0 s")
+    home.edit("  format: csv", "  format: csv\n    settle: 0 s\n    quiet: 0 s")
     sensors = Sensors(home, instance)
     home.land(DAY)
     began = time.time()
@@ -182,6 +189,8 @@ def test_the_second_attempt_waits(home, instance, monkeypatch):
             home.platform.registry, "clock", itertools.repeat(began + after).__next__
         )
         requests, _ = sensors.tick("arrivals")
+        for request in requests:
+            sensors.begin(request.partition_key)
         asked += [after for _ in requests]
 
     assert [0, 101, 302, 703] == asked
@@ -191,7 +200,8 @@ def test_new_content_begins_a_new_count_of_attempts(sensors):
     """A corrected file is taken though the one before it was parked."""
     sensors.home.land(DAY)
     for _ in range(3):
-        sensors.tick("arrivals")
+        for request in sensors.tick("arrivals")[0]:
+            sensors.begin(request.partition_key)
     assert {"parked": 1} == counts(sensors.home)
     sensors.home.land(DAY, rows=100)
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from datetime import date
 
+import pytest
+
 from ml_control.core.pipeline import Pipeline
-from ml_control.services.intake import park, replay, wanted
+from ml_control.services.requests import park, plan, replay
 
 DAY, LAST = "2024-03-04", "2024-03-06"
+
+
+@pytest.fixture(autouse=True)
+def at_once(home):
+    """Nothing waits for a burst to end."""
+    home.edit("  format: csv", "  format: csv\n    quiet: 0 s")
 
 
 def test_a_partition_that_the_pipeline_file_dropped_is_parked_alone(home):
@@ -21,7 +29,7 @@ def test_a_partition_that_the_pipeline_file_dropped_is_parked_alone(home):
         update={"source": source.model_copy(update={"partition": moved})}
     )
 
-    found = wanted(home.platform, Pipeline(spec), in_flight=set(), limit=10)
+    found = plan(home.platform, Pipeline(spec), in_flight=set(), limit=10).wanted
 
     assert [LAST] == [item.partition for item in found]
     states = {
@@ -38,8 +46,8 @@ def test_no_more_runs_than_allowed_at_once(home):
         home.land(day)
     home.take_in()
 
-    first = wanted(home.platform, home.pipeline(), in_flight=set(), limit=1)
-    full = wanted(home.platform, home.pipeline(), in_flight={DAY}, limit=0)
+    first = plan(home.platform, home.pipeline(), in_flight=set(), limit=1).wanted
+    full = plan(home.platform, home.pipeline(), in_flight={DAY}, limit=0).wanted
 
     assert ([DAY], []) == ([item.partition for item in first], full)
     assert home.platform.registry.partitions.get("tumours", LAST).request is None
@@ -55,7 +63,7 @@ def test_replay_takes_parked_objects_again(home):
 
     assert {DAY} == touched
     assert 1 == home.platform.registry.ledger.counts("tumours")["pending"]
-    assert 1 == wanted(home.platform, home.pipeline(), in_flight=set(), limit=1)[0].attempt
+    assert 1 == plan(home.platform, home.pipeline(), in_flight=set(), limit=1).wanted[0].attempt
 
 
 def test_replay_of_one_partition_leaves_the_others(home):

@@ -79,8 +79,6 @@ def served(tmp_path, served_template, monkeypatch):
     """A home with a live model on variant a, its server running, and two proven newer ones."""
     home = served_template.copy(tmp_path / "home")
     monkeypatch.setenv("ML_CONTROL_HOME", str(home.folder))  # what its servers are known by
-    rollout = home.registry.rollouts.get(NAME)
-    entry = rollout.variants[rollout.live]
-    home.endpoints.ensure(entry.endpoint, entry.model_version, 60.0)
+    home.do([["serve"]])
     yield home
     home.end()

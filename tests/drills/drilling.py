@@ -49,6 +49,7 @@ def write_pipeline(folder, **training):
     document = yaml.safe_load((ROOT / "pipelines" / NAME / "defs.yaml").read_text())
     attributes = document["attributes"]
     del attributes["quality"]["expectations"]
+    attributes["source"]["quiet"] = "0 s"
     attributes["gates"] = {"metrics": {"auc": {"min": 0.8}}, "champion": {"margin": 0.2}}
     attributes["training"] = {
         "hyperparameters": {"num_round": 12, "max_depth": 3, "eta": 0.3},

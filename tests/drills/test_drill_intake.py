@@ -35,9 +35,10 @@ def test_a_run_that_was_asked_for_but_never_launched_is_asked_for_again(empty, t
     victim = empty.stopped([["take_in"], ["wanted"]], "registry.partitions.update", "after")
     victim.kill()
 
-    assert 1 == empty.registry.partitions.get(NAME, DAYS[0]).request.attempt
+    request = empty.registry.partitions.get(NAME, DAYS[0]).request
+    assert (0, 1) == (request.attempt, request.asked)
     _, wanted, _ = empty.do([["take_in"], ["wanted"], ["ingest"]])
-    assert [[DAYS[0], 2]] == wanted
+    assert [[DAYS[0], 1]] == wanted  # no run began, so no attempt was used up
     empty.check_ledger()
 
 

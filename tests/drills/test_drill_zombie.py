@@ -91,9 +91,9 @@ def test_a_zombie_deployer_cannot_move_traffic(served):
     home.check_serving()
 
 
-def test_what_a_zombie_deployer_starts_does_not_stay(served):
-    """It wakes before it starts a server, on the variant that went live meanwhile: its record is
-    refused, and whoever asks next is served what the Rollout says.
+def test_a_zombie_deployer_does_not_replace_what_went_live(served):
+    """It wakes before it starts a server, on the variant that went live meanwhile: it is refused
+    before anything is started, and the server with the traffic is the same as before.
     """
     home = served
     second = home.registry.models.all(NAME)[1].version
@@ -101,10 +101,29 @@ def test_what_a_zombie_deployer_starts_does_not_stay(served):
     zombie = frozen(home, work, "endpoints.deploy", when="before")
     home.do([["deploy"], ["route"]], "successor")
     before = home.registry.rollouts.get(NAME)
+    live = home.endpoints.describe(before.variants[before.live].endpoint)
 
     zombie.go()
 
     assert "Conflict" == zombie.answer()["error"]["kind"]
     assert before == home.registry.rollouts.get(NAME)
+    assert live == home.endpoints.describe(live.name)
+    home.check_serving()
+
+
+def test_a_registry_older_than_its_endpoints_catches_up(served):
+    """After a restore from a backup the endpoints have seen later tokens: one attempt is refused,
+    and the next one serves.
+    """
+    home = served
+    rollout = home.registry.rollouts.get(NAME)
+    name = rollout.variants[rollout.live].endpoint
+    (home.endpoints._root / name / "token.json").write_text('{"token": 1000}')
+    home.endpoints.stop(name)
+
+    with pytest.raises(AssertionError, match="caught up"):
+        home.do([["serve"]])
     home.do([["serve"]])
+
+    assert "InService" == home.endpoints.describe(name).state
     home.check_serving()

@@ -104,16 +104,16 @@ class Stop:
 
 def do(platform, pipeline, run, name, *arguments):
     """One piece of work, by the same services that assets, sensors and commands use."""
-    from ml_control.services import dataset, deployment, intake, training
+    from ml_control.services import dataset, deployment, intake, requests, training
 
     if name == "take_in":
         taken = intake.take_in(platform, pipeline, settle=0.0)
         return [taken.seen, taken.recorded, taken.refused]
     if name == "wanted":
-        found = intake.wanted(platform, pipeline, in_flight=set(), limit=10)
+        found = requests.plan(platform, pipeline, in_flight=set(), limit=10).wanted
         return [[item.partition, item.attempt] for item in found]
     if name == "ingest":
-        waiting = intake.partitions_with_work(platform, pipeline)
+        waiting = requests.partitions_with_work(platform, pipeline)
         waiting &= set(arguments) or waiting
         for partition in sorted(waiting):
             dataset.admit(platform, pipeline, partition, run)

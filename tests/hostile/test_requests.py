@@ -6,107 +6,30 @@ import http.client
 import json
 import socket
 import stat
-import subprocess
-import sys
 import threading
 import time
 
-import numpy as np
 import pytest
-import xgboost
+from serving import CSV, GOOD, POST, RECORDS, Served, deployment
 
-from ml_control.core.artifact import pack
 from ml_control.core.digests import sha256
-from ml_control.serving.application import MAX_BODY
+from ml_control.serving.deployed import MAX_CONTENT_LENGTH as MAX_BODY
 from ml_control.serving.endpoint import main
 
-GOOD = b"0.5,-1.25,\n1e-3,2,7\n"
-
-
-class Served:
-    """The server under test, and how to talk to it."""
-
-    def __init__(self, folder, booster):
-        self.folder, self.booster = folder, booster
-        self.log = (folder / "server.log").open("wb")
-        command = [sys.executable, "-m", "ml_control.serving.endpoint", "--dir", folder]
-        self.process = subprocess.Popen([*command, "--read-seconds", "1.5"], stderr=self.log)
-        deadline = time.monotonic() + 60
-        while not (folder / "server.json").exists():
-            assert self.process.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        self.record = json.loads((folder / "server.json").read_text())
-        self.port = self.record["port"]
-
-    def ask(self, method, path, headers=None, body=None):
-        """(status, headers, body) of one request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        try:
-            connection.request(method, path, body=body, headers=headers or {})
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-        finally:
-            connection.close()
-
-    def raw(self, data, wait=10.0):
-        """What comes back for bytes written as they are, until the server closes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
-            connection.sendall(data)
-            answer = b""
-            while part := connection.recv(65536):
-                answer += part
-        return answer
-
-    def check(self):
-        """It is healthy and predicts what the booster predicts."""
-        assert self.ask("GET", "/ping")[::2] == (200, b"")
-        status, _, body = self.ask("POST", "/invocations", {"content-type": "text/csv"}, GOOD)
-        assert status == 200
-        want = np.array([[0.5, -1.25, np.nan], [1e-3, 2, 7]], dtype=np.float32)
-        got = np.array(body.split(), dtype=np.float32)
-        assert self.booster.predict(xgboost.DMatrix(want)).tobytes() == got.tobytes()
-
-
-def deployment(folder, booster, **changes):
-    """Write a deployment's files into a folder."""
-    archive = pack(bytes(booster.save_raw("ubj")))
-    record = {
-        "name": "income-a",
-        "model_version": "v1",
-        "container": "3.2-0",
-        "archive_sha256": sha256(archive),
-        "instance": "i-1",
-    }
-    (folder / "model.tar.gz").write_bytes(archive)
-    (folder / "deployment.json").write_text(json.dumps({**record, **changes}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def booster():
-    """A small binary classifier over three features."""
-    rows = np.random.default_rng(3).normal(size=(400, 3)).astype(np.float32)
-    labels = (rows[:, 0] + rows[:, 1] > 0).astype(int)
-    return xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(rows, labels), 20)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory, booster):
-    """One server for the whole table: what one request breaks, the next one finds."""
-    served = Served(deployment(tmp_path_factory.mktemp("served"), booster), booster)
-    yield served
-    served.process.kill()
-    served.process.wait()
-    served.log.close()
-
-
-CSV = {"content-type": "text/csv"}
-POST = ("POST", "/invocations")
 TABLE = {
     "no content type": (*POST, {}, GOOD, 415, "a missing Content-Type"),
     "json": (*POST, {"content-type": "application/json"}, b"[[1,2,3]]", 415, "send rows"),
-    "libsvm": (*POST, {"content-type": "text/libsvm"}, b"1 1:2", 415, "'text/libsvm'"),
+    "parquet": (*POST, {"content-type": "application/x-parquet"}, b"PAR1", 415, "send rows"),
+    "libsvm without features": (*POST, {"content-type": "text/libsvm"}, GOOD, 415, "index:value"),
+    "libsvm of another model": (*POST, {"content-type": "text/libsvm"}, b"1 3:1", 400, "4 columns"),
+    "records that are none": (*POST, RECORDS, b"\x0a\x23\xd7\xce\xff\xff\xff\x7f", 415, "record 1"),
+    "a form that needs keys": (
+        *POST,
+        {**CSV, "accept": "application/jsonlines"},
+        GOOD,
+        500,
+        "only",
+    ),
     "label in front": (*POST, {"content-type": "text/csv; label_size=0"}, GOOD, 415, "label_size"),
     "utf-16": (*POST, {"content-type": "text/csv; charset=utf-16"}, GOOD, 415, "charset"),
     "unknown accept": (*POST, {**CSV, "accept": "image/png"}, GOOD, 406, "ask for text/csv"),

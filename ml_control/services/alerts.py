@@ -1,0 +1,111 @@
+"""What people are told: once for each trouble, at least once each, until the trouble is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ml_control.core.records import Audit
+from ml_control.errors import MlControlError
+from ml_control.platform import Platform
+from ml_control.registry.alerts import Raised
+
+_logger = logging.getLogger("ml_control")
+NEVER_BEGAN = 5  # requests without a run that began, after which a person is told
+
+
+def raise_alert(
+    platform: Platform, pipeline: str, kind: str, subject: str, reason: str, next: str
+) -> bool:
+    """Write an alert down; the next tick delivers it. False when this trouble is known already."""
+    alert = Raised(
+        pipeline=pipeline,
+        key=f"{kind}#{subject}",
+        kind=kind,
+        object=f"{pipeline} {subject}",
+        reason=reason,
+        next=next,
+        at=platform.registry.clock(),
+    )
+    return platform.registry.alerts.open_one(alert)
+
+
+def alert_refused(platform: Platform, pipeline: str, partition: str, audit: Audit) -> bool:
+    """A partition's data checks said no: told once for each data version."""
+    failed = ", ".join(check.name for check in audit.checks if check.refuses)
+    return raise_alert(
+        platform,
+        pipeline,
+        "refused",
+        f"{partition} {audit.data_digest[:12]}",
+        f"failed its data checks and was not published: {failed}",
+        "see the checks in Dagster; correct the files and land them again",
+    )
+
+
+def clear_alerts(platform: Platform, pipeline: str, kind: str) -> None:
+    """The trouble of this kind is over."""
+    for alert in platform.registry.alerts.open(pipeline):
+        if alert.kind == kind:
+            platform.registry.alerts.clear(alert)
+
+
+def attend(platform: Platform, pipeline: str) -> int:
+    """Clear alerts whose trouble is over and deliver those that are due; gives how many were sent.
+
+    What cannot be delivered now is tried again at a later tick; it never breaks this one.
+    """
+    book, now = platform.registry.alerts, platform.registry.clock()
+    for alert in book.open(pipeline):
+        lasts = _LASTS.get(alert.kind)
+        if lasts is not None and not lasts(platform, alert):
+            book.clear(alert)
+    sent = 0
+    for alert in book.unsent(pipeline):
+        # A time far ahead was written before the clock was set back.
+        if now < alert.not_before <= now + 3600:
+            continue
+        try:
+            platform.alerts.send(alert.alert())
+        except MlControlError as error:
+            _logger.warning("alert %s could not be sent: %s", alert.key, error)
+            book.failed(alert)
+            continue
+        book.delivered(alert)
+        sent += 1
+    return sent
+
+
+def _subject(alert: Raised) -> str:
+    return alert.key.partition("#")[2]
+
+
+def _still_parked(platform: Platform, alert: Raised) -> bool:
+    events = platform.registry.ledger.events(alert.pipeline, _subject(alert), "parked")
+    return next(events, None) is not None
+
+
+def _still_given_up(platform: Platform, alert: Raised) -> bool:
+    state = platform.registry.partitions.get(alert.pipeline, _subject(alert))
+    attempts = state.request.attempt if state.request else 0
+    return state.stale and attempts >= platform.settings.max_attempts
+
+
+def _still_not_beginning(platform: Platform, alert: Raised) -> bool:
+    request = platform.registry.partitions.get(alert.pipeline, _subject(alert)).request
+    return request is not None and request.asked >= NEVER_BEGAN
+
+
+def _still_refused(platform: Platform, alert: Raised) -> bool:
+    partition, _, digest = _subject(alert).partition(" ")
+    refused = platform.registry.partitions.get(alert.pipeline, partition).refused
+    return refused is not None and refused.data_digest.startswith(digest)
+
+
+# Kinds that are not here are cleared by whoever raises them.
+_LASTS: dict[str, Callable[[Platform, Raised], bool]] = {
+    "parked": _still_parked,
+    "given-up": _still_given_up,
+    "not-beginning": _still_not_beginning,
+    "refused": _still_refused,
+}
