@@ -14,6 +14,9 @@ Every case is a test in `tests/hostile`; this page is written from the same tabl
 """
 
 
+OTHERS = ("ACCEPTED", "AUDITED")  # files that are no BadObject
+
+
 def cell(value):
     """A cell of a Markdown table, printable and on one line."""
     text = "-" if value in (None, "") else str(value)
@@ -39,7 +42,13 @@ def files():
 
     for name, rows in sorted(vars(bad_files).items()):
         tuples = isinstance(rows, list) and rows and isinstance(rows[0], tuple)
-        if name.isupper() and tuples and len(rows[0]) > 2 and callable(rows[0][1]):
+        if (
+            name.isupper()
+            and name not in OTHERS
+            and tuples
+            and len(rows[0]) > 2
+            and callable(rows[0][1])
+        ):
             yield table(
                 f"Files: {name.lower()}",
                 "Quarantined as `BadObject` naming the object; the version before it and every "
@@ -54,6 +63,7 @@ def files():
 
 def page():
     """The whole page."""
+    from bad_files import ACCEPTED, AUDITED
     from bad_keys import ADMITTED, LANDED
     from bad_pipelines import PIPELINES
     from test_archives import TABLE as ARCHIVES
@@ -61,7 +71,19 @@ def page():
 
     return HEAD + "".join(
         [
+            table(
+                "Files that are accepted",
+                "Read into the rows that are meant.",
+                ["case", "rows (age, city, bought)"],
+                [(what, "; ".join(map(str, rows))) for what, _, rows in ACCEPTED],
+            ),
             *files(),
+            table(
+                "Files that the audit refuses",
+                "`NotProven` from the check named; the processed data before it stays published.",
+                ["case", "check", "reason"],
+                [(what, check, reason) for what, _, check, reason in AUDITED],
+            ),
             table(
                 "Object names: landed",
                 "Taken in, or quarantined with the reason; nothing is written outside the "
