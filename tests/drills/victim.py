@@ -137,11 +137,53 @@ def do(platform, pipeline, run, name, *arguments):
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
         return deployment.route(platform, pipeline, run, _quiet).to_json()
-    if name == "cli":
-        from ml_control.cli.main import cli
+    return THROUGH[name](*arguments)
 
-        return cli.main(args=list(arguments), prog_name="ml-control", standalone_mode=False)
-    raise LookupError(name)
+
+def command(*arguments):
+    """A command of ours."""
+    from ml_control.cli.main import cli
+
+    return cli.main(args=list(arguments), prog_name="ml-control", standalone_mode=False)
+
+
+def dagster(*arguments):
+    """A command of Dagster's."""
+    from dagster._cli import cli
+
+    return cli.main(args=list(arguments), prog_name="dagster", standalone_mode=False)
+
+
+def tick(sensor_name):
+    """One evaluation of a sensor, with the home's instance: the runs it asks for, or why not."""
+    import dagster as dg
+
+    from ml_control.definitions import defs
+    from ml_control.resources import PlatformResource
+
+    with (
+        dg.DagsterInstance.get() as instance,
+        dg.build_sensor_context(
+            instance=instance, definitions=defs, resources={"ml_control": PlatformResource()}
+        ) as context,
+    ):
+        found = defs.resolve_sensor_def(sensor_name).evaluate_tick(context)
+    asked = [[request.partition_key, request.run_key] for request in found.run_requests or []]
+    return asked, found.skip_message
+
+
+THROUGH = {"cli": command, "dagster": dagster, "tick": tick}  # what opens a platform of its own
+
+
+def share(platform):
+    """Make commands and Dagster in this process use this platform, with the stop that it has."""
+    import ml_control.platform
+    from ml_control.resources import PlatformResource
+    from ml_control.resources.instance import prepare_dagster_home
+
+    ml_control.platform.open_platform = lambda _: platform
+    PlatformResource.open = lambda _: platform
+    prepare_dagster_home(platform.settings)
 
 
 def _quiet(_):
@@ -161,6 +203,8 @@ def main(plan):
             Stop(plan["marker"], **stop).install(platform, path)
         if limited := plan.get("limit"):
             limit(platform, limited["at"], limited["bytes"], limited.get("match", ""))
+        if set(THROUGH) & {name for name, *_ in plan["work"]}:
+            share(platform)
         done = [do(platform, pipeline, plan["run"], *item) for item in plan["work"]]
     except MlControlError as error:
         print(json.dumps({"error": error.to_dict()}), flush=True)

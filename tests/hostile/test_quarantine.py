@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from bad_files import GOOD, HEAD, SPEC, TABLES
+from bad_files import AUDITED, GOOD, HEAD, SPEC, TABLES
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import BadObject
@@ -60,6 +60,24 @@ def test_a_bad_file_is_set_aside_and_the_published_data_stays(platform, build, r
     record = json.loads(platform.lake.get(key))
     assert (row, column) == (record["row"], record["column"])
     assert build() == platform.lake.get(record["path"])
+
+
+@pytest.mark.parametrize(
+    ("build", "check", "reason"), [case[1:] for case in AUDITED], ids=[c[0] for c in AUDITED]
+)
+def test_what_the_audit_refuses_is_not_published(platform, build, check, reason):
+    """The check named says why, and the processed data before it stays."""
+    before = platform.registry.partitions.get("shop", DAY)
+    land(platform, "good.csv", build())
+    admit(platform, pipeline(), DAY, "run-2")
+
+    done = process(platform, pipeline(), DAY, "run-2")
+
+    (failed,) = [outcome for outcome in done.audit.checks if outcome.name == check]
+    assert (False, False) == (done.published, failed.passed)
+    assert reason in failed.reason
+    after = platform.registry.partitions.get("shop", DAY)
+    assert (before.processed, before.processed_from) == (after.processed, after.processed_from)
 
 
 def test_a_bad_overwrite_keeps_the_good_version(platform):
