@@ -25,10 +25,17 @@ def rounds_shown() -> Iterator[None]:
     columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
     with Progress(*columns, TextColumn("{task.fields[metrics]}"), console=console) as bar:
         tasks: dict[str, TaskID] = {}
+        last: Round | None = None
 
         def show(what: str, rounds: int, step: Round) -> None:
+            nonlocal last
             if what not in tasks:
+                for before, task in tasks.items():  # one line lives: a search may have hundreds
+                    bar.remove_task(task)
+                    console.print(f"{before}: {line(last)}" if last else before, markup=False)
+                tasks.clear()
                 tasks[what] = bar.add_task(what, total=rounds, metrics="")
+            last = step
             values = "  ".join(f"{name} {value:.5f}" for name, value in step.metrics.items())
             bar.update(tasks[what], completed=step.index + 1, metrics=values)
 

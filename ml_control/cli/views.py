@@ -155,15 +155,18 @@ def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"trials": found})
         return
+    if not found:
+        click.echo(f"{pipeline}: no trials; training.tuning in its file asks for a search")
+        return
     print_table(
         f"{pipeline}: trials (* best of its search)",
-        ["search", "trial", "hyperparameters", "value", "rounds", "state", "seconds"],
+        ["search", "trial", "hyperparameters", "validation", "rounds", "state", "seconds"],
         [
             [
                 item["study"].removeprefix("study-")[:8],
                 ("* " if item["best"] else "  ") + str(item["number"]),
                 " ".join(f"{name}={value}" for name, value in item["params"].items()),
-                "-" if item["value"] is None else f"{item['watched']}={item['value']:.5f}",
+                "-" if item["value"] is None else _watched(item),
                 item["rounds_kept"] or item["rounds"],
                 item["state"],
                 f"{item['seconds']:.1f}",
@@ -171,6 +174,10 @@ def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
             for item in found
         ],
     )
+
+
+def _watched(trial: dict[str, Any]) -> str:
+    return f"{trial['watched'].removeprefix('validation-')} {trial['value']:.5f}"
 
 
 @click.command()

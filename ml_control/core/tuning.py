@@ -15,7 +15,7 @@ LOGARITHMIC = frozenset({"eta", "alpha", "lambda", "gamma", "min_child_weight"})
 
 
 class Trial(Record):
-    """One setting that was tried: a training job, and how it ended.
+    """One setting that was tried, numbered from 1: a training job, and how it ended.
 
     ``value`` is the watched validation metric of the round that was kept (None unless complete);
     all metrics that are watched are better when lower. ``curve`` has (round, value) pairs.

@@ -131,15 +131,15 @@ class _Search:
         return trials
 
     def _try(self, before: Sequence[Trial]) -> Trial:
-        number = len(before)
+        number = len(before) + 1
         asked = _ask(self._study, number, self._space(), before, self._warmup())
         configured = self._training.hyperparameters
-        first = usual(self._tuning.ranges, configured) if number == 0 else None
+        first = usual(self._tuning.ranges, configured) if number == 1 else None
         params = first or {name: self._tidy(name, v) for name, v in asked.params.items()}
         job = self.job(params)
         told = ", ".join(f"{name}={value}" for name, value in params.items())
-        self._say(f"trial {number} of {self._tuning.trials}: {told}")
-        what = f"trial {number + 1} of {self._tuning.trials}"
+        what = f"trial {number} of {self._tuning.trials}"
+        self._say(f"{what}: {told}")
         tell = teller(self._say, what, int(job.hyperparameters["num_round"]))
         curve: list[tuple[int, float]] = []
         watched, began = "", time.monotonic()
