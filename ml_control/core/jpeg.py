@@ -11,6 +11,8 @@ from ml_control.errors import BadObject
 START = b"\xff\xd8"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+# Inside compressed data, FF00 is a data byte and FFD0-FFD7 are restart marks.
+_ENDS = bytes(byte not in {0x00, *range(0xD0, 0xD8), 0xFF} for byte in range(256))
 _SOS, _EOI = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 
@@ -42,17 +44,12 @@ def _markers(data: bytes, name: str) -> Iterator[tuple[int, int, int]]:
 
 
 def _behind_scan(data: bytes, at: int) -> int:
-    """Where compressed data that begins here ends: at the next marker, or with the file.
-
-    Inside, FF00 is a data byte and FFD0-FFD7 are restart marks.
-    """
+    """Where compressed data that begins here ends: at the next marker, or with the file."""
     import numpy as np
 
-    ending = np.ones(256, dtype=bool)
-    ending[[0x00, *range(0xD0, 0xD8), 0xFF]] = False
     held = np.frombuffer(data, dtype=np.uint8)
     marks = (held[at:-1] == 0xFF).nonzero()[0]  # a search for two bytes at once is far slower
-    ends = marks[ending[held[at + 1 :][marks]]]
+    ends = marks[np.frombuffer(_ENDS, dtype=bool)[held[at + 1 :][marks]]]
     return at + int(ends[0]) if len(ends) else len(data)
 
 

@@ -7,12 +7,15 @@ made for speed, proves that they are all there, and they are handed on stored in
 from __future__ import annotations
 
 import struct
+from typing import cast
 
 from isal import isal_zlib
 
 from ml_control.errors import BadObject
 
 START = b"\x89PNG\r\n\x1a\n"
+# Its stubs take the class for an instance.
+_ERROR = cast("type[Exception]", isal_zlib.error)
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7: x start, y start, x step, y step of each pass.
 _ADAM7 = (
@@ -47,7 +50,7 @@ def whole(data: bytes, name: str) -> bytes:
         pixels = stream.decompress(packed, promised + 1) if packed else b""
         # The checksum behind the last byte may need one more call.
         more = stream.decompress(stream.unconsumed_tail, 1) if not stream.eof else b""
-    except isal_zlib.error as error:
+    except _ERROR as error:
         raise _bad(name, f"is damaged: {error}") from None
     _compare(len(pixels) + len(more), promised, name, ended=stream.eof)
     return b"".join((data[:first], _stored(pixels), data[behind:end]))
@@ -87,7 +90,7 @@ def _count(bodies: list[memoryview], promised: int, name: str) -> None:
         while not stream.eof:
             try:
                 found = len(stream.decompress(rest, _STEP))
-            except isal_zlib.error as error:
+            except _ERROR as error:
                 raise _bad(name, f"is damaged: {error}") from None
             rest = stream.unconsumed_tail
             seen += found
