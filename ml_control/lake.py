@@ -194,6 +194,16 @@ class Lake:
         found = [meta["path"] for page in obstore.list(store, path) for meta in page]
         yield from (f"{area}/{item}" for item in sorted(found))
 
+    def dated(self, prefix: str) -> dict[str, float]:
+        """Keys below a prefix, and when the store last wrote each (seconds, by its own clock)."""
+        store, path = self._at(prefix.rstrip("/"))
+        area = prefix.partition("/")[0]
+        return {
+            f"{area}/{meta['path']}": meta["last_modified"].timestamp()
+            for page in obstore.list(store, path)
+            for meta in page
+        }
+
     def local_path(self, key: str) -> Path:
         """The file behind a key of a local lake; its folder is made."""
         self._at(key)

@@ -26,8 +26,9 @@ from ml_control.errors import BadObject, NotProven, Retryable
 from ml_control.lake import Lake
 from ml_control.platform import Platform
 from ml_control.services.intake import quarantine, stage_of
+from ml_control.services.leftovers import remove_leftovers
 from ml_control.services.objects import empty, verify
-from ml_control.services.staging import Stage
+from ml_control.services.staging import Stage, parts_folder
 from ml_control.services.staging import read_parquet as read_part
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ def process(platform: Platform, pipeline: Pipeline, partition: str, run: str) ->
             )
 
         registry.partitions.update(pipeline.name, partition, publish, fence)
+        remove_leftovers(platform.lake, parts_folder(pipeline, partition), manifest)
         return Processed(audit, manifest, path, published=True)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_control.core import images
+from ml_control.core import png as png_module
 from ml_control.errors import BadObject
 from ml_control.spec import ImageShape
 
@@ -118,4 +119,60 @@ def test_audit_row_describes_the_image():
     row = images.audit_row(images.encode_png(GREY), shape(12, 9), "x")
 
     assert (9, 12, GREY.tobytes()) == (row.width, row.height, row.pixels)
-    assert (float(GREY.mean()), float(GREY.std())) == (row.brightness, row.contrast)
+    assert pytest.approx(float(GREY.mean())) == row.brightness
+    assert pytest.approx(float(GREY.std())) == row.contrast
+
+
+@pytest.mark.parametrize("held", [1 << 25, 0])
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (lambda raw: zlib.compress(raw + b"\0"), "unpacks to more pixels"),
+        (lambda raw: zlib.compress(raw[:-1]), "cut off: 9999 of 10000"),
+        (lambda raw: zlib.compress(raw)[:-2], "cut off: 10000 of 10000"),
+        (lambda raw: zlib.compress(raw)[:-4] + b"\1\2\3\4", "is damaged"),
+        (lambda raw: b"\0" * len(raw), "is damaged"),
+        (lambda raw: b"", "is cut off: 0 of"),
+    ],
+)
+def test_a_stream_that_is_not_the_promised_pixels_is_refused(held, stream, reason, monkeypatch):
+    """Longer, shorter, unfinished, of a wrong checksum or none: refused at every size."""
+    monkeypatch.setattr(png_module, "_HELD", held)
+    head = struct.pack(">IIBBBBB", 99, 100, 8, 0, 0, 0, 0)
+    bodies = stream(bytes(10_000))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+    for start in range(0, len(bodies) or 1, 7):
+        data += chunk(b"IDAT", bodies[start : start + 7])
+
+    with pytest.raises(BadObject, match=reason):
+        images.decode(data + chunk(b"IEND", b""), shape(8, 8), "x.png")
+
+
+def test_pixels_in_two_places_are_refused():
+    """Pixel chunks with another chunk between them are no whole picture."""
+    packed = zlib.compress(b"\0\1" * 2)
+    head = struct.pack(">IIBBBBB", 1, 2, 8, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed[:3])
+    data += chunk(b"tEXt", b"a\0b") + chunk(b"IDAT", packed[3:]) + chunk(b"IEND", b"")
+
+    with pytest.raises(BadObject, match="pixels go on"):
+        images.decode(data, shape(8, 8), "x.png")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 90),
+    st.sampled_from(["grey", "colour"]),
+    st.sampled_from([0, 1, 9]),
+)
+def test_png_pixels_are_those_of_the_plain_decoder(width, height, mode, level):
+    """Every size and packing gives the pixels that decoding the file as it is gives."""
+    rng = np.random.default_rng(width)
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, level])[1]
+    flag = cv2.IMREAD_GRAYSCALE if mode == "grey" else cv2.IMREAD_COLOR_RGB
+
+    found = images.decode(data.tobytes(), shape(height, width, mode), "x.png")
+
+    np.testing.assert_array_equal(cv2.imdecode(data, flag), found)
