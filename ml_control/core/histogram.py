@@ -72,9 +72,8 @@ def histogram(edges: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[s
         shown = edges.copy()
         alone = _ends_heavy(edges)
         shown[alone] = edges[alone - 1]
-        quantiles = {
-            str(q): float(value) for q, value in zip(QUANTILES, _between(QUANTILES, share, shown))
-        }
+        found = _between(QUANTILES, share, shown)
+        quantiles = {str(q): float(value) for q, value in zip(QUANTILES, found, strict=True)}
     return {
         "quantiles": quantiles,
         "bins": {
