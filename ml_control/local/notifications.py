@@ -17,14 +17,14 @@ import signal
 import stat
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from ml_control.errors import BadObject, Conflict
 from ml_control.lake import Lake, file_digest
 from ml_control.local.raw_area import BUCKET, RawArea, copy_whole, remove_draft
-from ml_control.ports import Notice, Stored
+from ml_control.ports import Notice, Stored, Stray
 
 _logger = logging.getLogger("ml_control")
 _TAKEN = ".taken"
@@ -121,6 +121,20 @@ class LocalNotifications:
             for folder, _, files in os.walk(batch, topdown=False):
                 gone += not files and _remove_empty(Path(folder))
         return gone
+
+    def strays(self, known: Collection[str]) -> list[Stray]:
+        """See ``ports.Notifications``. What an intake had taken before it was renamed counts too."""
+        found = []
+        for folder in sorted(self._landing.glob("*")):
+            if folder.name in known or folder.name.startswith("."):
+                continue
+            files = [str(folder)]
+            if folder.is_dir():
+                files = [*_files_below(str(folder))]
+                files += _files_below(str(folder / _TAKEN), hidden=True)
+            if files:
+                found.append(Stray(folder.name, str(folder), len(files)))
+        return found
 
     def _base(self, pipeline: str) -> Path:
         base = self._landing / pipeline

@@ -49,25 +49,20 @@ class RawArea:
             stem, dot, suffix = parts[-1], "", ""
         parts[-1] = f"{stem[:_STEM]}.{digest[:16]}{dot}{suffix}"
         key = "/".join(["raw", pipeline, *parts])
-        target = self._lake.local_path(key, make=False)
         try:
-            os.link(file, target)
-            return key
-        except FileNotFoundError:
-            target = self._lake.local_path(key)  # the first file of its folder
-        except OSError:
-            pass
-        self._place_again(file, target, digest)
+            os.link(file, self._lake.local_path(key, make=False))
+        except OSError:  # the first file of its folder, or one that is not just linked
+            self._place_with_care(file, self._lake.local_path(key), digest)
         return key
 
-    def _place_again(self, file: str, target: Path, digest: str) -> None:
+    def _place_with_care(self, file: str, target: Path, digest: str) -> None:
         try:
             os.link(file, target)
         except FileExistsError:
             if file_digest(target) != digest:  # changed by a writer that kept the file open
                 target.unlink()
                 os.link(file, target)
-        except FileNotFoundError:
+        except FileNotFoundError:  # another intake acknowledged it
             raise
         except OSError:
             # Another device, or a file of another user (Linux protects those from hard links).
