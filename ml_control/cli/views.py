@@ -65,9 +65,9 @@ def _say_what_waits(item: dict[str, Any]) -> None:
         click.echo(f"{item['name']}: {len(item['waiting']) - _SHOWN} more partitions wait")
     alerts = item["alerts"]
     if alerts["open"]:
-        newest = alerts["newest"]
+        newest, count = alerts["newest"], f"{alerts['open']} open alert"
         click.echo(
-            f"{item['name']}: {alerts['open']} open alerts, the newest of {when(newest['at'])}: "
+            f"{item['name']}: {count}{'s' * (alerts['open'] > 1)}, the newest of {when(newest['at'])}: "
             f"{newest['kind']}: {newest['object']}: {newest['reason']} (next: {newest['next']})"
         )
 
