@@ -120,6 +120,15 @@ class Stored:
     beside: str = ""  # other versions of it have paths that begin so and are as long
 
 
+@dataclass(frozen=True)
+class Stray:
+    """Objects that wait where no pipeline looks."""
+
+    name: str  # of the pipeline that they would belong to
+    place: str
+    objects: int
+
+
 class Notifications(Protocol):
     """Where word of new objects comes from."""
 
@@ -159,6 +168,10 @@ class Notifications(Protocol):
 
     def tidy(self, pipeline: str) -> int:
         """Remove what crashes left at the source and nobody will ask for; gives how many."""
+        ...
+
+    def strays(self, known: Collection[str]) -> list[Stray]:
+        """Places with objects that nobody takes in, for they belong to none of these pipelines."""
         ...
 
 

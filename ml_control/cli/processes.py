@@ -44,6 +44,7 @@ class EndpointKeeper:
         self._app = app
         self._said: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
+        self._unclaimed: set[str] = set()
 
     def look(self) -> None:
         """One look at every pipeline; a variant that is refused does not stop the others."""
@@ -72,6 +73,30 @@ class EndpointKeeper:
                     f"{name} {variant}",
                     f"{name} variant {variant}: {state.state} {state.url}{state.reason}",
                 )
+
+        self._look_for_unclaimed()
+
+    def _look_for_unclaimed(self) -> None:
+        """Tell once of files in a landing folder that belongs to no pipeline."""
+        from ml_control.services.alerts import attend, clear_alerts, raise_alert, unclaimed
+        from ml_control.services.pipelines import read_folder
+
+        platform, settings = self._app.platform, self._app.settings
+        known = {*self._app.folder.found, *self._app.folder.broken}
+        found = unclaimed(platform, known)
+        if found or self._unclaimed:  # a pipeline may have been added since the start
+            folder = read_folder(settings.pipelines, settings.yaml_env)
+            found = unclaimed(platform, {*folder.found, *folder.broken})
+        names = {str(error.detail["name"]): error for error in found}
+        with suppress(MlControlError):
+            for name in self._unclaimed - set(names):
+                clear_alerts(platform, name, "unclaimed")
+            for name, error in names.items():
+                raise_alert(platform, name, "unclaimed", "landing", error.reason, error.next)
+                attend(platform, name)
+        self._unclaimed = set(names)
+        for name, error in names.items():
+            self._say(f"{name} landing", f"unclaimed: {error.object}: {error.reason}")
 
     def _say(self, subject: str, words: str) -> None:
         if self._said.get(subject) != words:

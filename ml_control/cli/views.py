@@ -24,13 +24,16 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 @click.pass_obj
 def status(app: App, pipeline: str | None, as_json: bool) -> None:
     """What is live, what comes next, and what waits."""
+    from ml_control.services.alerts import unclaimed
     from ml_control.services.views import status as view
 
     chosen = [app.pipeline(pipeline)] if pipeline else list(app.folder.found.values())
     found = [view(app.platform, item) for item in chosen]
     broken = {name: error.to_dict() for name, error in app.folder.broken.items()}
+    strays = unclaimed(app.platform, {*app.folder.found, *app.folder.broken})
     if as_json:
-        print_json({"pipelines": found, "broken": broken})
+        told = [error.to_dict() for error in strays]
+        print_json({"pipelines": found, "broken": broken, "unclaimed": told})
         return
     print_table(
         "pipelines",
@@ -50,6 +53,9 @@ def status(app: App, pipeline: str | None, as_json: bool) -> None:
         _say_what_waits(item)
     for name, error in broken.items():
         click.echo(f"broken: {name}: {error['object']}: {error['reason']}", err=True)
+    for stray in strays:
+        click.echo(f"unclaimed: {stray.object}: {stray.reason}", err=True)
+        click.echo(f"next: {stray.next}", err=True)
 
 
 def _say_what_waits(item: dict[str, Any]) -> None:
@@ -59,9 +65,9 @@ def _say_what_waits(item: dict[str, Any]) -> None:
         click.echo(f"{item['name']}: {len(item['waiting']) - _SHOWN} more partitions wait")
     alerts = item["alerts"]
     if alerts["open"]:
-        newest = alerts["newest"]
+        newest, count = alerts["newest"], f"{alerts['open']} open alert"
         click.echo(
-            f"{item['name']}: {alerts['open']} open alerts, the newest of {when(newest['at'])}: "
+            f"{item['name']}: {count}{'s' * (alerts['open'] > 1)}, the newest of {when(newest['at'])}: "
             f"{newest['kind']}: {newest['object']}: {newest['reason']} (next: {newest['next']})"
         )
 

@@ -59,8 +59,8 @@ def decide(waiting: Waiting, now: float, *, quiet: float, max_wait: float) -> Tu
         return Turn(due=True, until=now, because=f"{count}, and the clock was set back")
     if silent >= quiet:
         return Turn(due=True, until=now, because=f"{count}, quiet for {quiet:g} s")
-    if waited >= max_wait:
-        return Turn(due=True, until=now, because=f"{count}, the first {max_wait:g} s ago")
     until = min(waiting.last_at + quiet, waiting.first_at + max_wait)
+    if waited >= max_wait or now >= until:  # a wait too small to move a clock's float is over
+        return Turn(due=True, until=now, because=f"{count}, the first {waited:g} s ago")
     said = f"waiting: {count}, quiet for {silent:.0f} s of {quiet:g} s"
     return Turn(due=False, until=until, because=said)

@@ -72,7 +72,8 @@ def histogram(edges: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[s
         shown = edges.copy()
         alone = _ends_heavy(edges)
         shown[alone] = edges[alone - 1]
-        quantiles = {str(q): float(np.interp(q, share, shown)) for q in QUANTILES}
+        found = _between(QUANTILES, share, shown)
+        quantiles = {str(q): float(value) for q, value in zip(QUANTILES, found, strict=True)}
     return {
         "quantiles": quantiles,
         "bins": {
@@ -99,7 +100,7 @@ def pooled(bins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     edges = np.unique(np.concatenate([own for own, _ in parts]))
     cumulative = np.zeros(len(edges))
     for own, counts in parts:
-        cumulative += np.interp(edges, own, np.concatenate([[0.0], np.cumsum(counts)]))
+        cumulative += _between(edges, own, np.concatenate([[0.0], np.cumsum(counts)]))
     if len(edges) > BINS + 1:
         wanted = np.linspace(0, cumulative[-1], BINS + 1)[1:-1]
         inner = np.searchsorted(cumulative, wanted)
@@ -108,6 +109,27 @@ def pooled(bins: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         kept = np.union1d(kept, heavy - 1)
         edges, cumulative = edges[kept], cumulative[kept]
     return histogram(edges, np.diff(cumulative))
+
+
+def _between(
+    wanted: Sequence[float] | NDArray[np.float64],
+    places: NDArray[np.float64],
+    values: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """What lies at ``wanted`` on the line through the points; flat beyond its ends.
+
+    Not ``np.interp``: its slope overflows between places that are only a subnormal float apart.
+    """
+    import numpy as np
+
+    asked = np.clip(np.asarray(wanted, dtype=np.float64), places[0], places[-1])
+    if len(places) == 1:
+        return np.full(len(asked), values[0])
+    left = np.clip(np.searchsorted(places, asked, side="right") - 1, 0, len(places) - 2)
+    width = places[left + 1] - places[left]
+    share = np.where(width > 0, (asked - places[left]) / np.where(width > 0, width, 1.0), 1.0)
+    found: NDArray[np.float64] = values[left] * (1 - share) + values[left + 1] * share
+    return found
 
 
 def _ends_heavy(edges: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 from ml_control.errors import BadObject
 from ml_control.spec import Partitioning
@@ -25,14 +26,21 @@ def moment_of(key: str, at: float) -> datetime:
             raise BadObject(
                 key, f"its time {at:g} is no date", "put it into a folder dt=YYYY-MM-DD"
             ) from error
-    for form in _FORMATS:
-        try:
-            return datetime.strptime(match[1], form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
+    if (moment := _read(match[1])) is not None:
+        return moment
     raise BadObject(
         key, f"dt={match[1]} is no date", "name the folder dt=YYYY-MM-DD (or dt=YYYY-MM-DDTHH)"
     )
+
+
+@lru_cache(maxsize=1024)  # thousands of files share a folder
+def _read(text: str) -> datetime | None:
+    for form in _FORMATS:
+        try:
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+    return None
 
 
 def partition_key(moment: datetime, by: str) -> str:
@@ -66,14 +74,10 @@ def is_future(partition: str, by: str, now: float) -> bool:
 
 def is_known(partition: str, partitioning: Partitioning) -> bool:
     """Whether a key is one of the pipeline's partitions; a changed file may know it no more."""
-    for form in _FORMATS:
-        try:
-            moment = datetime.strptime(partition, form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
-        same = partition == partition_key(moment, partitioning.by)
-        return same and partition >= first_key(partitioning)
-    return False
+    moment = _read(partition)
+    if moment is None:
+        return False
+    return partition == partition_key(moment, partitioning.by) >= first_key(partitioning)
 
 
 def first_key(partitioning: Partitioning) -> str:

@@ -17,14 +17,14 @@ import signal
 import stat
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from ml_control.errors import BadObject, Conflict
 from ml_control.lake import Lake, file_digest
 from ml_control.local.raw_area import BUCKET, RawArea, copy_whole, remove_draft
-from ml_control.ports import Notice, Stored
+from ml_control.ports import Notice, Stored, Stray
 
 _logger = logging.getLogger("ml_control")
 _TAKEN = ".taken"
@@ -55,28 +55,31 @@ class LocalNotifications:
     def receive(self, pipeline: str, settle: float, limit: int) -> list[Notice]:
         """See ``ports.Notifications``. What an earlier, killed intake had taken comes first."""
         base = self._base(pipeline)
-        left = sorted((base / _TAKEN).glob("*")) if (base / _TAKEN).is_dir() else []
+        left = sorted(map(str, (base / _TAKEN).glob("*"))) if (base / _TAKEN).is_dir() else []
         notices = [n for batch in left for n in self._pin(pipeline, batch, limit)]
         if len(notices) < limit:
             batch = self._take(base, settle, limit - len(notices))
             if batch is not None:
                 notices += self._pin(pipeline, batch, limit)
-        return notices[:limit]
+        del notices[limit:]
+        # Whoever records them may let the dropped files go: their bytes must outlive the power.
+        self._raw.make_durable([notice.path for notice in notices if notice.path])
+        return notices
 
     def acknowledge(self, notices: Iterable[Notice]) -> None:
         """See ``ports.Notifications``."""
-        folders: set[Path] = set()
+        folders: set[str] = set()
         for notice in notices:
             if not notice.handle:
                 continue
-            taken = Path(notice.handle)
             if notice.refused:
-                self._set_aside(taken)
+                self._set_aside(Path(notice.handle))
             else:
-                taken.unlink(missing_ok=True)
-            folders.add(taken.parent)
+                with suppress(FileNotFoundError):
+                    os.unlink(notice.handle)  # noqa: PTH108 - a hot loop over many files
+            folders.add(notice.handle.rpartition("/")[0])
         for folder in folders:
-            _remove_empty(folder)
+            _remove_empty(Path(folder))
 
     def admit(self, pipeline: str, key: str, file: Path) -> Notice:
         """See ``ports.Notifications``."""
@@ -92,7 +95,8 @@ class LocalNotifications:
         try:
             digest = copy_whole(file, hidden)
             size = hidden.stat().st_size
-            path = self._raw.place(hidden, pipeline, relative, digest, at)
+            path = self._raw.place(str(hidden), pipeline, str(relative), digest, at)
+            self._raw.make_durable([path])
         finally:
             hidden.unlink(missing_ok=True)
         return Notice(BUCKET, f"{pipeline}/{relative}", digest, size, path, at, "", fresh=True)
@@ -118,71 +122,83 @@ class LocalNotifications:
                 gone += not files and _remove_empty(Path(folder))
         return gone
 
+    def strays(self, known: Collection[str]) -> list[Stray]:
+        """See ``ports.Notifications``. What an intake had taken before it was renamed counts too."""
+        found = []
+        for folder in sorted(self._landing.glob("*")):
+            if folder.name in known or folder.name.startswith("."):
+                continue
+            files = [str(folder)]
+            if folder.is_dir():
+                files = [*_files_below(str(folder))]
+                files += _files_below(str(folder / _TAKEN), hidden=True)
+            if files:
+                found.append(Stray(folder.name, str(folder), len(files)))
+        return found
+
     def _base(self, pipeline: str) -> Path:
         base = self._landing / pipeline
         base.mkdir(parents=True, exist_ok=True)
         return base
 
-    def _take(self, base: Path, settle: float, limit: int) -> Path | None:
+    def _take(self, base: Path, settle: float, limit: int) -> str | None:
         """Rename up to ``limit`` settled files into a folder of their own, oldest first."""
-        now = time.time()
+        now, root = time.time(), str(base)
         found: list[tuple[float, str]] = []
-        for folder, folders, files in os.walk(base):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            links = [name for name in folders if (Path(folder) / name).is_symlink()]
-            folders[:] = [name for name in folders if name not in links]
-            for name in [*files, *links]:
-                if name.startswith(".") or name.endswith(_UNFINISHED):
-                    continue
-                full = os.path.join(folder, name)  # noqa: PTH118 - a hot loop over many files
-                with suppress(FileNotFoundError):
-                    # ctime, not mtime: a copy that keeps its old mtime is still being written.
-                    changed = os.lstat(full).st_ctime
-                    settled = now - changed >= settle or changed > now + settle
-                    if settled and not _still_written(full):
-                        found.append((changed, full))
+        for full in _files_below(root):
+            with suppress(FileNotFoundError):
+                # ctime, not mtime: a copy that keeps its old mtime is still being written.
+                changed = os.lstat(full).st_ctime
+                if now - changed >= settle or changed > now + settle:
+                    found.append((changed, full))
         if not found:
             return None
-        batch = base / _TAKEN / f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        for _, full in sorted(found)[:limit]:
-            target = batch / Path(full).relative_to(base)
-            target.parent.mkdir(parents=True, exist_ok=True)
+        batch = f"{root}/{_TAKEN}/{time.time_ns():020d}-{secrets.token_hex(4)}"
+        made: set[str] = set()
+        left = limit
+        for _, full in sorted(found):
+            if not left:
+                break
+            if _still_written(full):
+                continue
+            target = batch + full[len(root) :]
+            folder = target.rpartition("/")[0]
+            if folder not in made:
+                os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - strings: a hot loop
+                made.add(folder)
             try:
-                Path(full).rename(target)
+                os.rename(full, target)  # noqa: PTH104 - a hot loop over many files
             except FileNotFoundError:
                 continue
             except OSError as error:
                 # One file that cannot be taken must not keep the others waiting.
                 _logger.warning("%s cannot be taken in: %s", full, error.strerror)
+                continue
+            left -= 1
         return batch
 
-    def _pin(self, pipeline: str, batch: Path, limit: int) -> list[Notice]:
+    def _pin(self, pipeline: str, batch: str, limit: int) -> list[Notice]:
         """Link what is in a batch into the lake and give its notices, oldest first."""
-        found: list[tuple[float, Path]] = []
-        for folder, folders, files in os.walk(batch):
-            links = [name for name in folders if (Path(folder) / name).is_symlink()]
-            folders[:] = [name for name in folders if name not in links]
-            for name in [*files, *links]:
-                taken = Path(folder) / name
-                with suppress(FileNotFoundError):  # another intake acknowledged it
-                    found.append((taken.lstat().st_mtime, taken))
+        found: list[tuple[float, str]] = []
+        for taken in _files_below(batch, hidden=True):
+            with suppress(FileNotFoundError):  # another intake acknowledged it
+                found.append((os.lstat(taken).st_mtime, taken))
         if not found:  # an intake died after the last file, before the folders it lay in
             for folder, _, _ in os.walk(batch, topdown=False):
                 _remove_empty(Path(folder))
         notices: list[Notice] = []
         for _, taken in sorted(found)[:limit]:
             with suppress(FileNotFoundError):
-                notices.append(self._notice(pipeline, taken, taken.relative_to(batch)))
+                notices.append(self._notice(pipeline, taken, taken[len(batch) + 1 :]))
         return notices
 
-    def _notice(self, pipeline: str, taken: Path, relative: Path) -> Notice:
-        info = taken.lstat()
-        name = PurePosixPath(relative)
+    def _notice(self, pipeline: str, taken: str, name: str) -> Notice:
+        info = os.lstat(taken)
         key = f"{pipeline}/{name}".encode("utf-8", "backslashreplace").decode()
         why, digest = "", ""
         if not stat.S_ISREG(info.st_mode):
             why = "is a link or a special file, not a file"
-        elif _garbled(str(name)):
+        elif _garbled(name):
             why = "its name has control characters or is not text"
         else:
             try:
@@ -192,19 +208,18 @@ class LocalNotifications:
         if why:
             version = hashlib.sha256(f"{info.st_ino} {info.st_mtime_ns}".encode()).hexdigest()
             return Notice(
-                BUCKET, key, version, info.st_size, "", info.st_mtime, str(taken), why, fresh=True
+                BUCKET, key, version, info.st_size, "", info.st_mtime, taken, why, fresh=True
             )
-        path = self._raw.place(taken, pipeline, name, digest, info.st_mtime)
         return Notice(
             BUCKET,
             key,
             digest,
             info.st_size,
-            path,
+            self._raw.place(taken, pipeline, name, digest, info.st_mtime),
             info.st_mtime,
-            str(taken),
+            taken,
             fresh=True,
-            put=hashlib.sha256(str(taken).encode(errors="surrogateescape")).hexdigest()[:24],
+            put=hashlib.sha256(taken.encode(errors="surrogateescape")).hexdigest()[:24],
         )
 
     def _set_aside(self, taken: Path) -> None:
@@ -213,6 +228,19 @@ class LocalNotifications:
         aside.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             taken.rename(aside)
+
+
+def _files_below(root: str, *, hidden: bool = False) -> Iterator[str]:
+    """Everything below a folder that is no folder; links to folders too, which are not followed.
+
+    What is hidden or not finished is left out unless ``hidden`` is set.
+    """
+    for folder, folders, files in os.walk(root):
+        links = {name for name in folders if os.path.islink(f"{folder}/{name}")}  # noqa: PTH114
+        folders[:] = [name for name in folders if name not in links and (hidden or name[0] != ".")]
+        for name in (*files, *links):
+            if hidden or not (name[0] == "." or name.endswith(_UNFINISHED)):
+                yield f"{folder}/{name}"
 
 
 def _still_written(path: str) -> bool:
@@ -242,6 +270,8 @@ def _still_written(path: str) -> bool:
 
 def _garbled(name: str) -> bool:
     """Whether a name has control characters, line ends, or bytes that are no UTF-8."""
+    if name.isascii() and name.isprintable():
+        return False
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name)
 
 

@@ -6,16 +6,17 @@ place, and giving it twice is fine.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ml_control.errors import PlatformFailed
 from ml_control.lake import Lake, file_digest
@@ -26,6 +27,7 @@ _MANIFESTS = "_manifests"
 _STEM, _SUFFIX = 200, 16  # a name with its digest stays within the 255 bytes of a file system
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]")
 _NAMED = re.compile(r"^(?P<stem>.+)\.(?P<digest>[0-9a-f]{16})(?P<suffix>\.[^.]*)?$")
+_SYNCED_AT_ONCE = 50  # files from which one sync of the file system is cheaper than one of each
 _DRAFT_SECONDS = 3600.0  # a draft that nobody has written to for so long has lost its writer
 
 
@@ -37,9 +39,9 @@ class RawArea:
         # Names of the folder listed last, so that a sweep through a large one reads it once.
         self._listed: tuple[str, int, list[str]] = ("", 0, [])
 
-    def place(self, file: Path, pipeline: str, name: PurePosixPath, digest: str, at: float) -> str:
+    def place(self, file: str, pipeline: str, name: str, digest: str, at: float) -> str:
         """Give the bytes their permanent place; gives its lake key."""
-        parts = [_UNSAFE.sub("_", part) for part in name.parts]
+        parts = [_UNSAFE.sub("_", part) for part in name.split("/")]
         if not any(part.startswith("dt=") for part in parts[:-1]):
             parts.insert(0, f"dt={_day(at)}")
         stem, dot, suffix = parts[-1].rpartition(".")
@@ -47,19 +49,44 @@ class RawArea:
             stem, dot, suffix = parts[-1], "", ""
         parts[-1] = f"{stem[:_STEM]}.{digest[:16]}{dot}{suffix}"
         key = "/".join(["raw", pipeline, *parts])
-        target = self._lake.local_path(key)
+        try:
+            os.link(file, self._lake.local_path(key, make=False))
+        except OSError:  # the first file of its folder, or one that is not just linked
+            self._place_with_care(file, self._lake.local_path(key), digest)
+        return key
+
+    def _place_with_care(self, file: str, target: Path, digest: str) -> None:
         try:
             os.link(file, target)
         except FileExistsError:
             if file_digest(target) != digest:  # changed by a writer that kept the file open
                 target.unlink()
                 os.link(file, target)
+        except FileNotFoundError:  # another intake acknowledged it
+            raise
         except OSError:
             # Another device, or a file of another user (Linux protects those from hard links).
             partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-            copy_whole(file, partial)
+            copy_whole(Path(file), partial)
             partial.replace(target)
-        return key
+
+    def make_durable(self, keys: Sequence[str]) -> None:
+        """Have the disk hold these files, their names and folders. Raises ``PlatformFailed``."""
+        if not keys:
+            return
+        root = self._lake.local_path("raw/x").parent
+        try:
+            if len(keys) < _SYNCED_AT_ONCE or not _sync_file_system(root):
+                paths = [self._lake.local_path(key, make=False) for key in keys]
+                below = {up for path in paths for up in path.parents if up.is_relative_to(root)}
+                for path in (*paths, *below, root.parent):
+                    _sync(path)
+        except OSError as error:
+            raise PlatformFailed(
+                str(root),
+                f"the disk does not confirm what was written: {error.strerror or error}",
+                "check the disk; the files are taken in again from where they are",
+            ) from error
 
     def stored(self, pipeline: str, after: str, limit: int) -> list[Stored]:
         """See ``ports.Notifications``."""
@@ -82,6 +109,7 @@ class RawArea:
             info, digest = path.stat(), file_digest(path)
         except FileNotFoundError:
             return None
+        self.make_durable([stored.path])
         return Notice(BUCKET, key, digest, info.st_size, stored.path, info.st_mtime, "")
 
     def arrived(self, path: str) -> float | None:
@@ -161,6 +189,29 @@ def copy_whole(source: Path, target: Path) -> str:
             str(source), f"could not be copied: {error}", "free space, then retry"
         ) from error
     return file_digest(target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_file_system(folder: Path) -> bool:
+    """Write out everything of a file system; False where the system cannot. Raises ``OSError``."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if call is None:
+        return False  # not Linux
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if call(handle) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(handle)
+    return True
 
 
 def _day(at: float) -> str:

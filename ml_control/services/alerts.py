@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from ml_control.core.records import Audit
-from ml_control.errors import MlControlError
+from ml_control.errors import BadObject, MlControlError
 from ml_control.platform import Platform
 from ml_control.registry.alerts import Raised
 
@@ -41,6 +41,19 @@ def alert_refused(platform: Platform, pipeline: str, partition: str, audit: Audi
         f"failed its data checks and was not published: {failed}",
         "see the checks in Dagster; correct the files and land them again",
     )
+
+
+def unclaimed(platform: Platform, pipelines: Collection[str]) -> list[BadObject]:
+    """What lies in landing folders that belong to no pipeline, such as a renamed one's."""
+    return [
+        BadObject(
+            stray.place,
+            f"{stray.objects} files wait here, and there is no pipeline {stray.name}",
+            f"move them to landing/<pipeline>/, or add pipelines/{stray.name}/defs.yaml",
+            name=stray.name,
+        )
+        for stray in platform.notifications.strays(pipelines)
+    ]
 
 
 def clear_alerts(platform: Platform, pipeline: str, kind: str) -> None:

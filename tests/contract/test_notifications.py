@@ -14,6 +14,7 @@ import pytest
 
 from ml_control.errors import BadObject, Conflict, PlatformFailed
 from ml_control.local import notifications as adapter
+from ml_control.local import raw_area
 
 P = "flowers"
 NOON = 1_780_000_000.0  # 2026-05-28 UTC, the time of every file that is put
@@ -248,9 +249,9 @@ def test_a_file_that_may_not_be_read_stops_no_other(place, one, monkeypatch):
     place.put("secret.csv")
 
     def guarded(path):
-        if path.name == "secret.csv":
+        if path.endswith("/secret.csv"):
             raise PermissionError(errno.EACCES, "Permission denied")
-        return sha(path.read_bytes())
+        return sha(Path(path).read_bytes())
 
     monkeypatch.setattr(adapter, "file_digest", guarded)
     assert {"good.csv": "", "secret.csv": "may not be read by the user that takes files in"} == {
@@ -361,19 +362,66 @@ def test_a_protected_file_is_copied_instead_of_linked(place, one, monkeypatch):
     assert all(place.lake.exists(notice.path) for notice in notices)
 
 
+@pytest.mark.parametrize("count", [1, 60])
+def test_files_are_on_the_disk_before_anybody_is_told(place, one, monkeypatch, count):
+    """Bytes, name and folders of each file are synced, one by one or all at once, before the
+    notices are given: what the ledger then holds outlives the power.
+    """
+    synced, whole = set(), []
+    one_by_one, at_once = os.fsync, raw_area._sync_file_system
+
+    def seen(handle):
+        synced.add(os.fstat(handle).st_ino)
+        one_by_one(handle)
+
+    for number in range(count):
+        place.put(f"dt=2026-05-01/{number}.csv", b"%d" % number)
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(
+        raw_area, "_sync_file_system", lambda root: whole.append(root) or at_once(root)
+    )
+    notices = take(one)
+
+    assert count == len(notices)
+    if count > 50:
+        assert [place.home / "lake" / "raw"] == whole
+        return
+    path = place.lake.local_path(notices[0].path)
+    assert {up.stat().st_ino for up in (path, *path.parents[:4])} <= synced
+    assert [] == whole
+
+
+@pytest.mark.parametrize("count", [1, 60])
+def test_a_disk_that_does_not_confirm_keeps_the_files_waiting(place, one, monkeypatch, count):
+    """A failed sync is a refusal; nothing is told or lost, and the next intake has the files."""
+
+    def failing(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    for number in range(count):
+        place.put(f"{number}.csv", b"%d" % number)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        patch.setattr(raw_area, "_sync_file_system", failing)
+        with pytest.raises(PlatformFailed, match="does not confirm"):
+            take(one)
+
+    assert count == len(take(one))
+
+
 def test_a_file_that_cannot_be_taken_does_not_stop_the_others(place, one, monkeypatch):
     """A file in a folder that is not ours to change waits; its neighbours are taken."""
-    rename = Path.rename
+    rename = os.rename
 
-    def guarded(self, target):
-        if self.name == "a.csv":
+    def guarded(source, target):
+        if source.endswith("/a.csv"):
             raise PermissionError(errno.EACCES, "Permission denied")
-        return rename(self, target)
+        return rename(source, target)
 
     place.put("a.csv")
     place.put("b.csv")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", guarded)
+        patch.setattr(os, "rename", guarded)
         assert ["b.csv"] == names(take(one))
 
     assert "a.csv" in names(take(one))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ml_control.core.coalescing import Waiting, decide
@@ -30,6 +30,7 @@ def test_the_reason_says_what_is_waited_for():
 
 
 @given(st.lists(times, min_size=1), st.floats(0, 2e6), spans, spans)
+@example([1.0], 1.0, 1.0, 6e-49)
 def test_nothing_starves(arrivals, now, quiet, max_wait):
     """However busy a partition is, it is due at the latest max_wait after its first object."""
     turn = decide(waiting(*arrivals), now, quiet=quiet, max_wait=max_wait)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ml_control.core.digests import canonical
@@ -66,6 +66,7 @@ NUMBERS = st.lists(
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=4))
+@example([[0.0], [0.0, 2.2250738585072014e-308]])
 def test_merging_is_profiling_all_rows(parts: list[list]):
     """Counts, ranges and levels of merged profiles are those of the whole table."""
     whole = profile(table([value for part in parts for value in part]), spec())

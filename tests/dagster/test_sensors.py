@@ -397,6 +397,16 @@ def test_a_training_that_keeps_failing_is_halted_with_its_reason(retraining, mon
     assert 3 == len(set(keys))
     assert [] == requests
     assert "not now, because halted after 3 failed attempts: the disk is full" == reason
+    (alert,) = registry.alerts.open("tumours")
+    assert "training-halted" == alert.kind
+    assert "training was halted after 3 failed attempts: the disk is full" == alert.reason
+    retraining.tick("retraining")
+    assert 1 == len(registry.alerts.open("tumours"))
+    registry.models.set_training(
+        TrainingState(**{**registry.models.training("tumours").to_json(), "outcome": "passed"})
+    )
+    retraining.tick("retraining")
+    assert [] == registry.alerts.open("tumours")
 
 
 def test_retraining_can_be_turned_off(fast, audited, instance):
