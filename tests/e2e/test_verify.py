@@ -230,7 +230,7 @@ def test_a_features_file_that_is_none_is_wrong_usage(trained):
 
 def test_the_command_line_tells_a_bare_booster_and_every_finding(trained, tmp_path, make_shell):
     """A booster that was never packed is refused with the command that packs it; a refused
-    archive shows each finding with its rule, object and next step; a folder is wrong usage.
+    archive shows each of its findings; of a folder, the archive in it is named.
     """
     shell = make_shell(tmp_path)
     model, golden = trained
@@ -246,4 +246,6 @@ def test_the_command_line_tells_a_bare_booster_and_every_finding(trained, tmp_pa
     told = shell("verify", packed, "--container", "1.7-1", "--golden", rows, status=1)
     assert all(word in told.stdout + told.stderr for word in ("version", "golden_differs"))
 
-    shell("verify", tmp_path, "--container", "3.2-0", status=2)
+    told = shell("verify", tmp_path, "--container", "3.2-0", status=1)
+    assert "is a folder, not an archive" in told.stderr
+    assert "m.tar.gz" in told.stderr.partition("next:")[2]

@@ -216,11 +216,9 @@ def test_bad_archives_are_refused_by_rule_and_object(row: Row):
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_a_pickle_of_any_protocol_is_named_by_its_class(protocol):
+def test_a_pickle_of_any_protocol_is_named_by_its_class(protocol, booster):
     """The first bytes tell a pickle, and the refusal names the class that it would make."""
-    import xgboost
-
-    data = pickle.dumps(xgboost.Booster(), protocol)
+    data = pickle.dumps(booster, protocol)
 
     (finding,) = inspect_archive(archive(("xgboost-model", data)), TARGET).findings
 
