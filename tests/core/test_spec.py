@@ -152,7 +152,7 @@ def test_a_misspelt_key_is_refused(section):
 
 # (what, file, changes, field, part of the reason)
 REFUSED = [
-    ("format", TABLE, {"source.format": "xlsx"}, "source.format", "'csv', 'parquet', 'jsonl' or 'images'"),
+    ("format", TABLE, {"source.format": "xlsx"}, "source.format", "'jsonl' or 'images'"),
     ("cadence", TABLE, {"source.partition.by": "year"}, "source.partition.by", "'hour', 'day'"),
     ("no date", TABLE, {"source.partition.start": "soon"}, "source.partition.start", "date"),
     ("settle below 0", TABLE, {"source.settle": "4000 s"}, "source.settle", "3600"),

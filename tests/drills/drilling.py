@@ -170,7 +170,7 @@ class Home:
 
     def copy(self, folder):
         """The same home at another place; nothing may be running in it."""
-        shutil.copytree(self.folder, folder)
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         return Home(folder, self.pipelines, self.puts)
 
     def land(self, name, data):

@@ -8,12 +8,19 @@ from ml_control.services.deployment import answer_golden
 from ml_control.services.gatekeeper import require_once_proven
 
 WORK = [["deploy"], ["route"]]
-STEPS = [  # of deploying and routing, in their order
-    ("endpoints.deploy", "before", 1),  # not started
-    ("endpoints._start", "after", 1),  # started, not named
-    ("endpoints.deploy", "after", 1),  # serving, not in the Rollout
-    ("registry.rollouts.write", "before", 1),  # proven live, not written
-    ("registry.rollouts.write", "before", 2),  # routing, not written
+ENDPOINTS, SERVICE = "ml_control.local.endpoints", "ml_control.services.deployment"
+STEPS = [  # in their order: (call, before or after it, with what, which time)
+    ("endpoints.deploy", "before", "", 1),  # nothing written
+    (f"{ENDPOINTS}:write_whole", "after", "model.tar.gz", 1),  # archive in the endpoint's folder
+    ("endpoints._start", "before", "", 1),  # all files there, no server
+    ("endpoints._start", "after", "", 1),  # server started, not named
+    (f"{ENDPOINTS}:write_json", "after", "current.json", 1),  # named, what was before not ended
+    (f"{SERVICE}:answer_golden", "before", "", 1),  # serving, not asked
+    (f"{SERVICE}:answer_golden", "after", "", 1),  # asked, not in the Rollout
+    ("registry.rollouts.write", "before", "", 1),  # proven live, not written
+    ("registry.rollouts.write", "after", "", 1),  # in the Rollout without traffic
+    (f"{SERVICE}:answer_golden", "after", "", 2),  # both steps asked it, not routed
+    ("registry.rollouts.write", "before", "", 1),  # routing, not written
 ]
 
 
@@ -27,9 +34,9 @@ def test_a_deployment_survives_kills_at_every_step(served):
     old = before.variants[before.live]
     proven = require_once_proven(home.platform, home.pipeline, old.model_version)
 
-    for at, when, nth in STEPS:
+    for at, when, match, nth in STEPS:
         home.released()
-        home.stopped(WORK, at, when, nth=nth).kill()
+        home.stopped(WORK, at, when, match=match, nth=nth).kill()
 
         after = home.registry.rollouts.get(NAME)
         assert (before.champion, before.live) == (after.champion, after.live), (at, when, nth)

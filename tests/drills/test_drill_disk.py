@@ -1,10 +1,14 @@
 """The disk is full at one write after another: refused by name, nothing half, and room is enough.
 
 RLIMIT_FSIZE makes the kernel refuse the very write (EFBIG) without touching the machine's disk, in
-the process and in everything that it starts.
+the process and in everything that it starts. One home is on a small volume that really fills up.
 """
 
 from __future__ import annotations
+
+import os
+import shutil
+import subprocess
 
 import pytest
 from drilling import ALL, DATA, DAYS, NAME
@@ -129,3 +133,59 @@ def test_a_file_in_the_place_of_a_folder_is_refused(published, tables, area):
     blocked.unlink()
     home.do([["take_in"], ["ingest"], ["train"]])
     home.check_ledger()
+
+
+FREE = (0, 8, 32, 96, 256)  # KiB left on the volume
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """(the folder of a home, whether it is a small volume of its own: only root may mount one)."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    mount = [shutil.which("mount") or "false", "-t", "tmpfs", "-o", "size=64m", "tmpfs"]
+    mounted = subprocess.run([*mount, folder], capture_output=True, check=False).returncode == 0
+    yield folder, mounted
+    if mounted:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder, free):
+    """A file that leaves so many KiB; gives it."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        space = os.statvfs(folder)
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - free * 1024 or 1)
+    return ballast
+
+
+def test_a_full_volume_refuses_by_name_and_loses_nothing(volume, published_template, tables):
+    """With next to no room, then a little more each time, a run is refused and what is published
+    stays; with room, everything is taken in.
+    """
+    folder, mounted = volume
+    home = published_template.copy(folder)
+    home.land(f"dt={DAY}/more.csv", tables[DAYS[1]])
+    lasting, before = home.lasting(), home.state()["partitions"][DAY]["processed"]
+    refused = 0
+
+    for free in FREE:
+        home.released()
+        limit = {"at": "registry.ledger.record", "match": "", "bytes": free * 1024}
+        ballast = fill(folder, free) if mounted else None
+        answer = home.start(DATA, **({} if mounted else {"limit": limit})).answer()
+        home.check_intact(lasting)
+        if ballast:
+            ballast.unlink()
+        if "done" in answer:
+            break
+        refused += 1
+        assert "PlatformFailed" == answer["error"]["kind"], (free, answer)
+        assert answer["error"]["next"], answer
+        assert before == home.state()["partitions"][DAY]["processed"], free
+
+    assert refused > 0
+    home.do(DATA)
+    home.check_ledger()
+    home.check_intact(lasting)
+    home.end()

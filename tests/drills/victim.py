@@ -30,15 +30,21 @@ from ml_control.services.pipelines import read_folder
 from ml_control.settings import load_settings
 
 
-def limit(platform, at, size, match=""):
-    """Make the kernel refuse to let any file grow beyond ``size`` bytes during matching calls."""
-    import resource
-
+def owner_of(platform, at):
+    """What holds a function, and its name: ``a.b`` of the platform, or ``module:a.b``."""
     module, _, path = at.rpartition(":")
     *owners, name = path.split(".")
     owner = importlib.import_module(module) if module else platform
     for part in owners:
         owner = getattr(owner, part)
+    return owner, name
+
+
+def limit(platform, at, size, match=""):
+    """Make the kernel refuse to let any file grow beyond ``size`` bytes during matching calls."""
+    import resource
+
+    owner, name = owner_of(platform, at)
     original = getattr(owner, name)
 
     def limited(*arguments, **options):
@@ -62,11 +68,8 @@ class Stop:
         self.match, self.avoid = match, avoid
 
     def install(self, platform, path):
-        """Put the wrapper in the place of ``platform.<path>``."""
-        *owners, name = path.split(".")
-        owner = platform
-        for part in owners:
-            owner = getattr(owner, part)
+        """Put the wrapper in the place of ``platform.<path>`` or ``<module>:<path>``."""
+        owner, name = owner_of(platform, path)
         original = getattr(owner, name)
 
         def wrapped(*arguments, **options):
