@@ -75,13 +75,18 @@ def exclusive(path: Path, timeout: float, what: str) -> Iterator[None]:
     """Hold a file lock, against other threads and other processes alike.
 
     The lock ends with the process that holds it, so a crash leaves nothing to clear. Raises
-    ``Conflict`` about ``what`` when it is not free within ``timeout`` seconds.
+    ``Conflict`` about ``what`` when it is not free within ``timeout`` seconds. The holder, and
+    nobody else, may remove the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + timeout
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        deadline = time.monotonic() + timeout
-        while not _try_lock(handle, fcntl.LOCK_EX):
+        while not (locked := _try_lock(handle, fcntl.LOCK_EX)) or not _names(path, handle):
+            if locked:  # its holder removed the file while we waited: another has the name now
+                os.close(handle)
+                handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                continue
             if time.monotonic() >= deadline:
                 raise Conflict(
                     what,
@@ -96,6 +101,14 @@ def exclusive(path: Path, timeout: float, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Whether the path still is the open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

@@ -112,6 +112,7 @@ class LocalTrainer:
                 process = read_json(folder / "process.json")
                 if process is None or not alive(process["pid"], process["started"]):
                     shutil.rmtree(folder, ignore_errors=True)
+                    lock.unlink(missing_ok=True)
                     removed += 1
         return removed
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,8 @@ def write_channels(
             if not _renamed(private, folder) and not (folder / RECORDS).is_file():
                 raise OSError(f"{folder} is in the way")
         except OSError as error:
+            with suppress(OSError):  # made empty when its path was asked for
+                folder.rmdir()
             raise PlatformFailed(
                 place, f"could not be written: {error}", "free space, then train again"
             ) from error

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
+from ml_control.core.containers import container as container_of
 from ml_control.core.digests import digest_of
 from ml_control.core.metrics import watched
 from ml_control.core.tuning import class_weights
-from ml_control.errors import InvalidSpec
+from ml_control.environments import python_for
+from ml_control.errors import Conflict, InvalidSpec, Retryable
+from ml_control.local.files import exclusive
 from ml_control.local.trainer import LocalTrainer
 from ml_control.platform import open_platform
 from ml_control.ports import TrainingJob
@@ -138,6 +148,91 @@ def test_external_memory_gives_the_same_trees_and_leaves_no_pages(channels, tmp_
         trainer.train(exact, lambda _: None)
 
 
+PAGED = """
+import sys
+import ml_control.local.matrices as matrices
+from ml_control.local.algorithm import main
+matrices._PAGE = matrices._BLOCK = 4000
+sys.exit(main(["--prefix", sys.argv[1]]))
+"""
+
+
+def algorithm(channels, prefix, container, settings, resources):
+    """Run the training program with small pages in a container's interpreter: (status, report)."""
+    folder, config = channels["folder"], prefix / "input" / "config"
+    config.mkdir(parents=True)
+    for name in ("train", "validation", "golden"):
+        (prefix / "input" / "data" / name).mkdir(parents=True)
+        shutil.copy(folder / f"{name}.csv", prefix / "input" / "data" / name / f"{name}.csv")
+    (config / "hyperparameters.json").write_text(json.dumps(settings))
+    (config / "resourceconfig.json").write_text(json.dumps({"nthread": 1, **resources}))
+    done = subprocess.run(
+        [python_for(container_of(container)), "-c", PAGED, prefix],
+        cwd="/",
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        return done.returncode, (prefix / "output" / "failure").read_text()
+    return 0, json.loads((prefix / "output" / "data" / "golden.json").read_bytes())
+
+
+@pytest.mark.parametrize("container", ["1.7-1", "3.0-5"])
+def test_pages_of_external_memory_predict_as_memory_does(channels, tmp_path, container):
+    """Rows in several pages on disk give the predictions of rows in memory, on older versions
+    too; what has no such promise there is refused in words.
+    """
+    hist = {**BASE, "tree_method": "hist"}
+    inside = algorithm(channels, tmp_path / "inside", container, hist, {})
+    outside = algorithm(channels, tmp_path / "outside", container, hist, {"external": True})
+    other = {**BASE, "tree_method": "approx"}
+    refused = algorithm(channels, tmp_path / "refused", container, other, {"external": True})
+
+    assert (0, 0) == (inside[0], outside[0]), outside
+    np.testing.assert_allclose(inside[1]["predictions"], outside[1]["predictions"], rtol=1e-5)
+    assert pytest.approx(inside[1]["watched_value"], rel=1e-5) == outside[1]["watched_value"]
+    assert 1 == refused[0]
+    assert "approx cannot be trained from external memory; use hist" in refused[1]
+
+
+def test_a_running_job_is_not_forgotten(channels, tmp_path):
+    """Its folder and its lock stay; once it has ended, both go."""
+    trainer, began = LocalTrainer(tmp_path / "jobs", threads=1), threading.Event()
+    endless = job(channels, {**BASE, "num_round": "1000000"})
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(trainer.train, endless, lambda _: began.set())
+        try:
+            assert began.wait(60)
+            assert 0 == trainer.tidy("job-.*", [], 0)
+            assert (tmp_path / "jobs" / endless.name / "process.json").exists()
+        finally:
+            trainer.end(endless.name)
+        with pytest.raises(Retryable):
+            future.result(60)
+
+    assert 1 == trainer.tidy("job-.*", [], 0)
+    assert [] == list((tmp_path / "jobs").iterdir())
+
+
+def test_a_lock_whose_file_was_removed_is_taken_under_its_name(tmp_path):
+    """Who waited for a holder that removed the file excludes those who come later."""
+    path, order = tmp_path / "a.lock", []
+
+    def wait_for_it():
+        with exclusive(path, 10.0, "a"):
+            order.append("waited")
+            with pytest.raises(Conflict), exclusive(path, 0.0, "a"):
+                order.append("both")
+
+    with ThreadPoolExecutor(1) as pool, exclusive(path, 0.0, "a"):
+        future = pool.submit(wait_for_it)
+        time.sleep(0.2)
+        path.unlink()
+    future.result(10)
+
+    assert ["waited"] == order
+
+
 def test_ended_jobs_are_forgotten_but_those_in_use(channels, tmp_path):
     """Only names that match, not the kept, not the newest."""
     trainer = LocalTrainer(tmp_path / "jobs", threads=1)
@@ -148,5 +243,6 @@ def test_ended_jobs_are_forgotten_but_those_in_use(channels, tmp_path):
     assert 0 == trainer.tidy("other-.*", [], 0)
     assert 1 == trainer.tidy("job-.*", [made[0].name], 1)
 
-    left = {path.name for path in (tmp_path / "jobs").iterdir() if path.is_dir()}
-    assert {made[0].name, made[2].name} == left
+    left = {path.name for path in (tmp_path / "jobs").iterdir()}
+    stay = {made[0].name, made[2].name}
+    assert stay | {f"{name}.lock" for name in stay} == left
