@@ -65,6 +65,7 @@ def read_records(pipeline: Pipeline, source: Path) -> tuple[list[str], list[dict
         )
     data = _read(source)
     kind = format_of(source)
+    records: Any
     if kind in {"parquet", "jsonl"}:
         records = _typed_records(pipeline, source, data, kind)
     elif data.lstrip()[:1] in (b"{", b"["):
