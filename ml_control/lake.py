@@ -196,14 +196,22 @@ class Lake:
         yield from (f"{area}/{item}" for item in sorted(found))
 
     def dated(self, prefix: str) -> dict[str, float]:
-        """Keys below a prefix, and when the store last wrote each (seconds, by its own clock)."""
+        """Keys below a prefix, and when the store last wrote each (seconds, by its own clock).
+
+        Raises ``PlatformFailed``.
+        """
         store, path = self._at(prefix.rstrip("/"))
         area = prefix.partition("/")[0]
-        return {
-            f"{area}/{meta['path']}": meta["last_modified"].timestamp()
-            for page in obstore.list(store, path)
-            for meta in page
-        }
+        try:
+            return {
+                f"{area}/{meta['path']}": meta["last_modified"].timestamp()
+                for page in obstore.list(store, path)
+                for meta in page
+            }
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise PlatformFailed(
+                prefix, f"could not be listed: {error}", "check disk and permissions, then retry"
+            ) from error
 
     def local_path(self, key: str, *, make: bool = True) -> Path:
         """The file behind a key of a local lake; its folder is made unless told otherwise."""

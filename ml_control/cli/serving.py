@@ -11,6 +11,7 @@ import click
 from ml_control.cli.context import App
 from ml_control.cli.output import print_json, print_table
 from ml_control.errors import BadObject
+from ml_control.services.samples import format_of
 
 if TYPE_CHECKING:
     from ml_control.core.pipeline import Pipeline
@@ -26,7 +27,7 @@ _MAX_ARCHIVE = 1 << 30
     "source",
     required=True,
     type=click.Path(path_type=Path),
-    help="CSV with a header, JSON records, an image, or a folder of images.",
+    help="CSV with a header, JSON records, .jsonl, .parquet, an image, or a folder of images.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
@@ -63,7 +64,11 @@ def read_records(pipeline: Pipeline, source: Path) -> tuple[list[str], list[dict
             [{"image": base64.b64encode(_read(file)).decode()} for file in files],
         )
     data = _read(source)
-    if data.lstrip()[:1] in (b"{", b"["):
+    kind = format_of(source)
+    records: Any
+    if kind in {"parquet", "jsonl"}:
+        records = _typed_records(pipeline, source, data, kind)
+    elif data.lstrip()[:1] in (b"{", b"["):
         try:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -79,6 +84,23 @@ def read_records(pipeline: Pipeline, source: Path) -> tuple[list[str], list[dict
     if not records:
         raise BadObject(str(source), "holds no record", "give at least one")
     return [str(i + 1) for i in range(len(records))], records
+
+
+def _typed_records(
+    pipeline: Pipeline, source: Path, data: bytes, kind: str
+) -> list[dict[str, Any]]:
+    """Records as the pipeline would take them from a Parquet or JSON-lines file."""
+    import polars as pl
+
+    from ml_control.core.jsonl import JsonlReader
+    from ml_control.core.parquet import ParquetReader
+
+    if kind == "parquet":
+        blocks = ParquetReader(source, str(source), pipeline.spec, require_target=False).blocks()
+    else:
+        blocks = JsonlReader([data], str(source), pipeline.spec, require_target=False).blocks()
+    frame = pl.concat(blocks)
+    return frame.drop(pipeline.spec.columns.target, strict=False).to_dicts()
 
 
 def _read(file: Path, most: int = _MAX_INPUT) -> bytes:

@@ -177,8 +177,6 @@ def _parquet(path: Path, most: int) -> Sample:
         column = pl.col(name)
         if dtype.is_temporal():
             unusable[name] = DATE_NOTE
-        elif dtype == pl.Boolean:
-            unusable[name] = _BOOLEAN
         elif dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Null):
             unusable[name] = "has no value" if dtype == pl.Null else _NESTED
         elif dtype.is_float() or dtype.is_decimal():

@@ -248,7 +248,7 @@ values = st.recursive(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(pk=names, sk=names, index=st.none() | names, body=st.dictionaries(names, values, max_size=4))
 def test_any_key_and_body_come_back_as_they_were(two, pk, sk, index, body):

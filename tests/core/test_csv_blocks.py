@@ -70,7 +70,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     ROWS,
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
@@ -90,7 +90,7 @@ def test_fast_and_careful_agree_at_any_block_size(rows, quoting, block, ending):
 LINE = st.text(st.sampled_from('0123456789,,,,"x .-\n'), max_size=12)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(LINE, max_size=6), st.integers(1, 40))
 def test_any_text_reads_alike_at_any_block_size(lines, block):
     """Whatever stands below the header, ragged, quoted or broken: one table or one refusal."""
@@ -103,7 +103,7 @@ def test_any_text_reads_alike_at_any_block_size(lines, block):
     assert expected == read(data, fast=False, block=block)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=40), st.integers(1, 30))
 def test_any_bytes_give_a_table_or_a_typed_refusal(tail, block):
     """Bytes that are no text are refused at the same place whatever the blocks."""
@@ -190,7 +190,7 @@ def test_a_line_without_end_is_not_gathered_for_ever():
 
     def chunks():
         yield b"id,age,city,paid,bought\n"
-        for _ in range(100):
+        for _ in range(40):
             taken.append(1)
             yield b"1" * (1 << 20)
 

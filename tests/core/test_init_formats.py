@@ -11,9 +11,11 @@ import yaml
 from click.testing import CliRunner
 
 from ml_control.cli.main import cli
+from ml_control.core.parquet import ParquetReader
 from ml_control.errors import BadObject, InvalidSpec
 from ml_control.services import samples
 from ml_control.services.scaffold import scaffold
+from ml_control.spec import PipelineSpec
 
 
 def table(rows: int = 300) -> pl.DataFrame:
@@ -72,10 +74,9 @@ def test_each_format_gives_the_same_pipeline(tmp_path: Path):
 
 
 def test_types_that_cannot_be_read_are_ignored_with_the_reason(tmp_path: Path):
-    """Dates, true and false, and nested columns are set aside, each with what to do about it."""
+    """Dates and nested columns are set aside, each with what to do about it."""
     frame = table().with_columns(
         day=pl.lit(date(2026, 1, 1)) + pl.duration(days=pl.int_range(pl.len()) % 9),
-        flag=pl.int_range(pl.len()) % 2 == 0,
         parts=pl.lit([1, 2]),
     )
     frame.write_parquet(tmp_path / "a.parquet")
@@ -83,11 +84,27 @@ def test_types_that_cannot_be_read_are_ignored_with_the_reason(tmp_path: Path):
     scaffold(tmp_path / "p", tmp_path / "a.parquet", "y")
 
     text = (tmp_path / "p" / "defs.yaml").read_text()
-    assert {"day", "flag", "parts"} < set(attributes(tmp_path / "p")["columns"]["ignore"])
+    assert {"day", "parts"} < set(attributes(tmp_path / "p")["columns"]["ignore"])
     assert "- day  # a date or time; if it matters, send a number derived from it" in text
-    assert "- flag  # holds true and false" in text
-    with pytest.raises(InvalidSpec, match="cannot be a target: holds true and false"):
-        scaffold(tmp_path / "q", tmp_path / "a.parquet", "flag")
+
+
+def test_true_and_false_are_proposed_as_they_are_read(tmp_path: Path):
+    """Of Parquet they are the categories "true" and "false", which JSON lines have as texts."""
+    frame = table(300).drop("spent").with_columns(flag=pl.int_range(pl.len()) % 3 == 0)
+    frame.write_parquet(tmp_path / "a.parquet")
+    frame.write_ndjson(tmp_path / "a.jsonl")
+
+    scaffold(tmp_path / "p", tmp_path / "a.parquet", "y")
+    scaffold(tmp_path / "q", tmp_path / "a.parquet", "flag")
+    scaffold(tmp_path / "r", tmp_path / "a.jsonl", "y")
+
+    features = attributes(tmp_path / "p")["columns"]["features"]
+    assert {"name": "flag", "type": "category"} in features
+    assert "true" == attributes(tmp_path / "q")["columns"]["positive"]
+    spec = PipelineSpec.model_validate({"name": "p", **attributes(tmp_path / "p")})
+    read = pl.concat(ParquetReader(tmp_path / "a.parquet", "a", spec).blocks())
+    assert ["true", "false", "false"] == read["flag"].head(3).to_list()
+    assert "- flag  # holds true and false" in (tmp_path / "r" / "defs.yaml").read_text()
 
 
 def test_a_column_that_gives_the_target_away_is_ignored(tmp_path: Path):

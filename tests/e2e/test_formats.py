@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import polars as pl
 import pytest
 
@@ -28,14 +26,14 @@ def test_a_sample_becomes_a_pipeline_that_serves(suffix, tmp_path, make_shell):
     files = [tmp_path / "data" / f"dt={day}" / f"cells.{suffix}" for day in DAYS]
     for table, path in zip(tables, files, strict=True):
         write(table, path)
-    records = tables[1].drop("diagnosis").head(3).to_dicts()
-    (tmp_path / "records.json").write_text(json.dumps({"records": records}))
+    asked = tmp_path / "asked" / f"cells.{suffix}"
+    write(tables[1].drop("diagnosis").head(3), asked)
     try:
         shell("init", shell.pipelines / "cells", "--from", files[0], "--target", "diagnosis")
         said = shell("check").stdout
         taken = shell.json("ingest", "cells", *files)
         shell("run", "cells")
-        answer = shell.json("predict", "cells", "--input", tmp_path / "records.json")
+        answer = shell.json("predict", "cells", "--input", asked)
         events = shell.json("events", "cells")["events"]
     finally:
         shell("down")
