@@ -66,8 +66,9 @@ def _say_what_waits(item: dict[str, Any]) -> None:
     alerts = item["alerts"]
     if alerts["open"]:
         newest, count = alerts["newest"], f"{alerts['open']} open alert"
+        count += "s" * (alerts["open"] > 1)
         click.echo(
-            f"{item['name']}: {count}{'s' * (alerts['open'] > 1)}, the newest of {when(newest['at'])}: "
+            f"{item['name']}: {count}, the newest of {when(newest['at'])}: "
             f"{newest['kind']}: {newest['object']}: {newest['reason']} (next: {newest['next']})"
         )
 

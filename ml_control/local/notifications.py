@@ -123,7 +123,7 @@ class LocalNotifications:
         return gone
 
     def strays(self, known: Collection[str]) -> list[Stray]:
-        """See ``ports.Notifications``. What an intake had taken before it was renamed counts too."""
+        """See ``ports.Notifications``. What an intake had taken before counts too."""
         found = []
         for folder in sorted(self._landing.glob("*")):
             if folder.name in known or folder.name.startswith("."):

@@ -20,8 +20,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-import pandas  # noqa: F401 - what a run would import otherwise
+import pandas  # noqa: F401 - from here on: what each child would import otherwise
 import polars  # noqa: F401
+import upath  # noqa: F401
 from dagster import DagsterInstance
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import freeze_time
@@ -30,9 +31,12 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
+from ml_control.core import cells, csv_blocks, profile, tabular  # noqa: F401
 from ml_control.definitions import defs
+from ml_control.local import alerts, endpoints, notifications, registry, trainer  # noqa: F401
 from ml_control.resources import PlatformResource
 from ml_control.sensors import in_flight
+from ml_control.services import dataset, drift  # noqa: F401
 from ml_control.services.pipelines import read_folder
 from ml_control.services.requests import partitions_with_work
 
