@@ -167,12 +167,12 @@ def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
         return
     print_table(
         f"{pipeline}: trials (* best of its search)",
-        ["search", "trial", "hyperparameters", "validation", "rounds", "state", "seconds"],
+        ["search", "trial", "setting", "validation", "rounds", "state", "seconds"],
         [
             [
                 item["study"].removeprefix("study-")[:8],
                 ("* " if item["best"] else "  ") + str(item["number"]),
-                " ".join(f"{name}={value}" for name, value in item["params"].items()),
+                "\n".join(f"{name}={value}" for name, value in item["params"].items()),
                 "-" if item["value"] is None else _watched(item),
                 item["rounds_kept"] or item["rounds"],
                 item["state"],
@@ -184,7 +184,7 @@ def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
 
 
 def _watched(trial: dict[str, Any]) -> str:
-    return f"{trial['watched'].removeprefix('validation-')} {trial['value']:.5f}"
+    return f"{trial['watched'].removeprefix('validation-')}\n{trial['value']:.5f}"
 
 
 @click.command()
