@@ -32,6 +32,7 @@ _STRETCHES = 8
 _SPACE = " \t\r\n\x0b\x0c\xa0"
 _NESTED = "holds lists or objects; write their parts as columns of their own"
 _BOOLEAN = "holds true and false; write 0 and 1 (a number) or two texts (a category) to use it"
+_WRITTEN = "holds numbers as texts; convert it in the file to use them, or declare a category"
 _MIXED = "mixes texts and numbers with a decimal point; write either"
 
 
@@ -179,12 +180,24 @@ def _parquet(path: Path, most: int) -> Sample:
             unusable[name] = DATE_NOTE
         elif dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Null):
             unusable[name] = "has no value" if dtype == pl.Null else _NESTED
+        elif dtype == pl.String and _numerals(frame[name]):
+            unusable[name] = (
+                _WRITTEN  # to the reader a text is no number
+            )
         elif dtype.is_float() or dtype.is_decimal():
             decimals.add(name)
             texts.append(column.cast(pl.Float64).fill_nan(None).cast(pl.String))
         else:
             texts.append(column.cast(pl.String).str.strip_chars(_SPACE))
     return Sample("parquet", frame.select(texts), 1, rows <= most, unusable, frozenset(decimals))
+
+
+def _numerals(texts: pl.Series) -> bool:
+    """Whether every text of a column is a finite number."""
+    import polars as pl
+
+    numbers = texts.drop_nulls().str.strip_chars(_SPACE).cast(pl.Float64, strict=False)
+    return len(numbers) > 0 and bool(numbers.is_finite().fill_null(value=False).all())
 
 
 def _jsonl(path: Path, most: int) -> Sample:

@@ -107,6 +107,19 @@ def test_true_and_false_are_proposed_as_they_are_read(tmp_path: Path):
     assert "- flag  # holds true and false" in (tmp_path / "r" / "defs.yaml").read_text()
 
 
+def test_numbers_written_as_texts_are_proposed_as_the_reader_takes_them(tmp_path: Path):
+    """A Parquet text column of numerals is set aside with its reason; the pipeline reads on."""
+    frame = table(300).drop("spent").with_columns(code=(pl.int_range(pl.len()) % 7).cast(pl.String))
+    frame.write_parquet(tmp_path / "a.parquet")
+
+    scaffold(tmp_path / "p", tmp_path / "a.parquet", "y")
+
+    assert "- code  # holds numbers as texts" in (tmp_path / "p" / "defs.yaml").read_text()
+    spec = PipelineSpec.model_validate({"name": "p", **attributes(tmp_path / "p")})
+    read = pl.concat(ParquetReader(tmp_path / "a.parquet", "a", spec).blocks())
+    assert 300 == read.height
+
+
 def test_a_column_that_gives_the_target_away_is_ignored(tmp_path: Path):
     """What the leakage check would refuse is not proposed as a feature, and the note says why."""
     table().with_columns(answer=pl.col("y")).write_csv(tmp_path / "a.csv")
