@@ -25,7 +25,7 @@ def swapped(path, data):
     [
         ("raw/*/dt=*/*.csv", [["ingest", DAY]], "BadObject"),
         ("raw/*/_manifests/*/*.json", [["ingest", DAY]], "BadObject"),
-        ("processed/*/dt=*/*/part-0.parquet", [["train"]], "BadObject"),
+        ("processed/*/dt=*/parts/part-*.parquet", [["train"]], "BadObject"),
         ("processed/*/dt=*/*/manifest.json", [["train"]], "BadObject"),
     ],
 )
@@ -73,7 +73,7 @@ def doctored(home, path, tables):
     return path.read_bytes().replace(b'"max":', b'"max":1')
 
 
-@pytest.mark.parametrize("name", ["train.csv", "validation.csv", "test_features.csv"])
+@pytest.mark.parametrize("name", ["train-00000.csv", "validation-00000.csv", "test_features.csv"])
 def test_channel_files_replaced_before_training_never_reach_a_model(
     published, served_template, name
 ):

@@ -163,7 +163,7 @@ def test_the_lineage_page_shows_assets_partitions_and_checks(up, tmp_path):
 
         def text():
             found = browser.execute_script("return document.body.innerText")
-            wanted = (*ASSETS, "Materialized", "75% filled", "2 / 2 Passed", "5 / 5 Passed")
+            wanted = (*ASSETS, "Materialized", "75% filled", "2 / 2 Passed", "7 / 7 Passed")
             return found if all(word in found for word in wanted) else None
 
         seen = up.await_(text, "the five assets on the page", 60)
