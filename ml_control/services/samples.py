@@ -181,9 +181,7 @@ def _parquet(path: Path, most: int) -> Sample:
         elif dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Null):
             unusable[name] = "has no value" if dtype == pl.Null else _NESTED
         elif dtype == pl.String and _numerals(frame[name]):
-            unusable[name] = (
-                _WRITTEN  # to the reader a text is no number
-            )
+            unusable[name] = _WRITTEN  # to the reader a text is no number
         elif dtype.is_float() or dtype.is_decimal():
             decimals.add(name)
             texts.append(column.cast(pl.Float64).fill_nan(None).cast(pl.String))
