@@ -30,6 +30,21 @@ _CHUNK = 4 * 1024 * 1024
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]|#\d+$")
 
 
+@contextmanager
+def _reading(key: str) -> Iterator[None]:
+    """The store's errors of reading an object, as ours."""
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError) as error:
+        raise Retryable(
+            key, "is not in the lake", "restore it, or land the object again"
+        ) from error
+    except (OSError, obstore.exceptions.BaseError) as error:
+        raise PlatformFailed(
+            key, f"could not be read: {error}", "check disk and permissions, then retry"
+        ) from error
+
+
 class Lake:
     """Objects by key over one store per area: puts are atomic, conditional where asked."""
 
@@ -107,30 +122,14 @@ class Lake:
     def get(self, key: str) -> bytes:
         """The bytes of an object. Raises ``Retryable`` when it is not there (yet)."""
         store, path = self._at(key)
-        try:
+        with _reading(key):
             return bytes(obstore.get(store, path).bytes())
-        except (NotFoundError, FileNotFoundError) as error:
-            raise Retryable(
-                key, "is not in the lake", "restore it, or land the object again"
-            ) from error
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                key, f"could not be read: {error}", "check disk and permissions, then retry"
-            ) from error
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The bytes of an object in chunks of some megabytes. Raises as :meth:`get` does."""
         store, path = self._at(key)
-        try:
+        with _reading(key):
             yield from obstore.get(store, path).stream(min_chunk_size=_CHUNK)
-        except (NotFoundError, FileNotFoundError) as error:
-            raise Retryable(
-                key, "is not in the lake", "restore it, or land the object again"
-            ) from error
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                key, f"could not be read: {error}", "check disk and permissions, then retry"
-            ) from error
 
     @contextmanager
     def local_file(self, key: str) -> Iterator[Path]:
