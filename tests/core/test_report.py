@@ -18,7 +18,7 @@ from ml_control.errors import NotProven
 from ml_control.ports import Round
 from ml_control.services import plots
 from ml_control.services.plots.contributions import by_feature
-from ml_control.services.report import compose, render
+from ml_control.services.report import compose
 
 HOSTILE = "<script>alert(1)</script>\"'&$\\frac{$ 数"
 ROUNDS = [
@@ -132,7 +132,7 @@ def report(task="binary", labels=("no", "yes"), champion=None, **changes):
         "target": {"count": 2000, "missing": 0, "levels": {"no": 1500, "yes": 500}},
     }
     found = explained(len(labels) if task == "multiclass" else 1)
-    page = render(judged, model(), ROUNDS, y, p, champion, labels, profile, found)
+    page = compose(judged, model(), ROUNDS, y, p, champion, labels, profile, found).html
     return page.decode()
 
 
@@ -239,7 +239,7 @@ def test_a_model_without_usable_predictions_has_a_report(broken):
     """A refused model is reported even when there is nothing to plot, and the page says so."""
     y, _ = predictions("binary")
 
-    page = render(verdict({}), model(), [], y, broken, None, ("no", "yes"), None).decode()
+    page = compose(verdict({}), model(), [], y, broken, None, ("no", "yes"), None).html.decode()
 
     text = Reader(page).text
     assert "REFUSED" in text

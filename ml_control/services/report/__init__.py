@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.floating[Any]]
 
-__all__ = ["Report", "compose", "render", "task_of"]
+__all__ = ["Report", "compose", "task_of"]
 
 _UNITS = {"binary": "log-odds", "multiclass": "margin", "regression": "units of the target"}
 #: The plots that are shown on their own too, by the name of their metadata.
@@ -42,31 +42,6 @@ class Report:
 
     html: bytes = b""
     plots: dict[str, bytes] = field(default_factory=dict)
-
-
-def render(
-    verdict: Verdict,
-    model: ModelVersion,
-    rounds: Sequence[Round],
-    y_test: Array,
-    predictions_test: Array | None,
-    champion_predictions: Array | None,
-    labels: Sequence[str],
-    profile: Mapping[str, Any] | None,
-    contributions: Contributions | None = None,
-) -> bytes:
-    """The page of :func:`compose`."""
-    return compose(
-        verdict,
-        model,
-        rounds,
-        y_test,
-        predictions_test,
-        champion_predictions,
-        labels,
-        profile,
-        contributions,
-    ).html
 
 
 def compose(
