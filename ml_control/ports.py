@@ -313,3 +313,156 @@ class Endpoints(Protocol):
     def stop(self, name: str) -> None:
         """End the endpoint; stopping an absent one is harmless."""
         ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answered request. ``assigned`` is where its entity belongs, ``served`` who answered.
+
+    They differ when the assigned variant failed and the champion answered in its place. Failed
+    requests are logged as well: then ``served`` is empty and ``failure`` says why.
+    """
+
+    pipeline: str
+    request_id: str
+    entity_id: str
+    rollout_id: str
+    assigned: str  # variant: "a" | "b"
+    challenger: bool  # whether the assigned variant was the rollout's challenger
+    share: float  # the challenger's share when it was assigned; 0 without a challenger
+    served: str
+    model_version: str  # of the variant that answered
+    at: float  # UTC seconds
+    latency: float  # seconds, of the whole answer
+    rows: int  # records in the request
+    failed: bool = False  # the assigned variant did not answer
+    failure: str = ""
+    records: bytes | None = None  # JSON list of the input records; None when not captured
+    answers: bytes = b"[]"  # JSON list of {"label", "score"}, one for each record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What really happened to one record of a request, told later."""
+
+    index: int  # of the record within the request
+    value: Any  # the true label or number, or {"<metric>": number}
+    at: float  # UTC seconds when it was told
+
+
+@dataclass(frozen=True)
+class Joined:
+    """An outcome beside its prediction. ``offset`` grows in the order of joining, without gaps
+    that fill later; ``first`` marks the first of its entity in the rollout.
+    """
+
+    offset: int
+    pipeline: str
+    request_id: str
+    index: int
+    entity_id: str
+    rollout_id: str
+    challenger: bool
+    share: float
+    served: str
+    model_version: str
+    label: str | None
+    score: float
+    outcome: Any
+    predicted_at: float
+    told_at: float
+    first: bool
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Counts of one arm of a rollout, or of one variant; kept as they happen, never rescanned."""
+
+    entities: int = 0  # first exposures of entities
+    expected: float = 0.0  # sum over all exposed entities, of both arms, of this arm's share
+    requests: int = 0
+    errors: int = 0  # requests that the assigned variant failed
+    latencies: tuple[int, ...] = ()  # requests by latency, see ``LATENCY_BOUNDS``
+
+
+# Upper bounds in seconds of the latency counts; a last count has what is slower.
+LATENCY_BOUNDS: tuple[float, ...] = tuple(
+    round(base * 10.0**power, 9)
+    for power in range(-4, 2)
+    for base in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+)
+
+
+class PredictionLog(Protocol):
+    """Every prediction and outcome: durable, joined by request id, counted as it is written."""
+
+    def append(self, predictions: Sequence[Prediction], *, durable: bool = True) -> list[bool]:
+        """Log answered requests; False where the request id is known already (nothing changes).
+
+        ``durable``: on disk when it returns, writers together in one commit; else within a second.
+        Raises ``Retryable`` when it cannot be written.
+        """
+        ...
+
+    def find(self, pipeline: str, request_id: str) -> Prediction | None:
+        """A logged request, as long as outcomes for it are taken."""
+        ...
+
+    def tell(self, pipeline: str, request_id: str, outcomes: Sequence[Outcome]) -> list[str]:
+        """Note outcomes: ``joined``, ``waiting`` (its prediction is not there yet) or ``known``.
+
+        The same outcome again changes nothing; another value for the same record raises
+        ``Conflict``, an index beyond the request's records ``BadObject``; all or none is noted.
+        """
+        ...
+
+    def joined(self, pipeline: str, after: int, limit: int) -> list[Joined]:
+        """Outcomes joined after an offset, in order."""
+        ...
+
+    def traffic(self, pipeline: str, rollout_id: str) -> dict[str, Traffic]:
+        """Counts by arm: ``champion`` and ``challenger``."""
+        ...
+
+    def newest(self, pipeline: str, limit: int) -> list[Prediction]:
+        """The newest answered requests with captured records, newest first."""
+        ...
+
+    def count(self, pipeline: str, since: float) -> int:
+        """Requests logged since a time (UTC seconds), to the minute."""
+        ...
+
+
+@dataclass(frozen=True)
+class StreamRecord:
+    """One record of a stream. Records of one key keep their order."""
+
+    pipeline: str
+    key: str  # the entity
+    data: bytes
+    sequence: int = 0  # place in its shard
+    at: float = 0.0
+
+
+class Stream(Protocol):
+    """A durable stream: at least once, in the order of each key."""
+
+    def put(self, records: Sequence[StreamRecord]) -> list[int]:
+        """Append records, on disk when it returns; gives their sequence numbers."""
+        ...
+
+    def read(self, pipeline: str, limit: int) -> list[StreamRecord]:
+        """Up to ``limit`` records after the consumer's checkpoint, in order, and those again that
+        were reported as failed.
+        """
+        ...
+
+    def settle(self, pipeline: str, done: Sequence[int], failed: Mapping[int, str]) -> None:
+        """Report a batch: ``done`` never comes again; ``failed`` comes again, with its reason kept,
+        until its tries are used up; then it is parked.
+        """
+        ...
+
+    def parked(self, pipeline: str) -> list[tuple[StreamRecord, str]]:
+        """Records that nobody could process, with the reason."""
+        ...

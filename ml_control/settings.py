@@ -14,6 +14,7 @@ from ml_control.errors import InvalidSpec
 HOME_VARIABLE = "ML_CONTROL_HOME"
 PIPELINES_VARIABLE = "ML_CONTROL_PIPELINES"
 SETTINGS_FILE = "ml-control.toml"
+_LISTS = ("yaml_env", "cors_origins")
 
 
 class Settings(BaseModel):
@@ -47,6 +48,22 @@ class Settings(BaseModel):
     )
     alert_webhook: SecretStr = Field(
         SecretStr(""), description="Address that alerts are sent to by POST, as JSON."
+    )
+    gateway_port: int = Field(
+        8080, ge=0, le=65535, description="Port of the gateway under 'up'; 0: any free one."
+    )
+    gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
+    gateway_keys: bool = Field(
+        False, description="Reading and inference need a caller's key, not management alone."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Origins of pages that may call the gateway; none by default."
+    )
+    rate_limit: float = Field(
+        0.0, ge=0, description="Requests a second of one caller, in bursts of ten seconds; 0: any."
+    )
+    log_days: float = Field(
+        15.0, gt=0, le=3650, description="So long outcomes are joined to their predictions."
     )
     max_runs: int = Field(
         4, ge=1, le=1000, description="Ingest runs of one pipeline under way at once."
@@ -88,7 +105,7 @@ def load_settings(home: Path | None = None, pipelines: Path | None = None) -> Se
             raise InvalidSpec(SETTINGS_FILE, str(error), "correct the file's TOML") from error
     for name in Settings.model_fields:
         if text := os.environ.get(f"ML_CONTROL_{name.upper()}"):
-            values[name] = text.split(",") if name == "yaml_env" else text
+            values[name] = text.split(",") if name in _LISTS else text
     values |= {k: v for k, v in {"home": home, "pipelines": pipelines}.items() if v is not None}
     try:
         settings = Settings.model_validate(values)

@@ -316,23 +316,48 @@ class Variant(Record):
 
 
 class Rollout(Record):
-    """The one record of routing. Changed only by compare-and-set with a fencing token."""
+    """The one record of routing. Changed only by compare-and-set with a fencing token.
+
+    While ``in_progress`` the ``challenger`` is judged: in ``shadow`` it answers replayed requests
+    and takes no traffic, in ``canary`` and ``experiment`` it takes its weight. ``halted``: we
+    cannot tell what is true, the weights stand, and a person is asked. The ``id`` is new for every
+    challenger and seeds the assignment of entities, so it stays while weights change.
+    """
 
     pipeline: str
     id: str
     version: int = 0
-    champion: str | None = None
+    champion: str | None = None  # model version
     variants: dict[str, Variant] = Field(default_factory=dict)
     weights: dict[str, float] = Field(default_factory=dict)
     strategy: str = "all_at_once"
-    state: Literal["idle", "in_progress"] = "idle"
+    state: Literal["idle", "in_progress", "halted"] = "idle"
+    phase: Literal["", "shadow", "canary", "experiment"] = ""
+    challenger: str | None = None  # the variant under judgement
+    step: int = 0  # of a canary
+    started_at: float = 0.0  # when this challenger's rollout began
+    step_at: float = 0.0  # when the present phase or step began
+    losing_since: dict[str, float] = Field(default_factory=dict)  # variants kept for a rollback
+    previous: Variant | None = None  # what was champion before, also after it was retired
+    rolled_back: tuple[str, ...] = ()  # model versions that lost live: never promoted again
+    halted_because: str = ""
+    paused: bool = False  # a person stopped every automatic step
     updated_at: float = 0.0
 
     @property
     def live(self) -> str | None:
-        """The variant with the most traffic, if any takes traffic."""
-        best = max(self.weights, key=lambda name: self.weights[name], default=None)
-        return best if best is not None and self.weights[best] > 0 else None
+        """The champion's variant if it takes traffic, else the variant with the most."""
+        taking = {name: weight for name, weight in self.weights.items() if weight > 0}
+        for name in taking:
+            entry = self.variants.get(name)
+            if entry is not None and entry.model_version == self.champion:
+                return name
+        return max(taking, key=lambda name: taking[name], default=None)
+
+    @property
+    def share(self) -> float:
+        """The challenger's share of entities; 0 without one."""
+        return self.weights.get(self.challenger, 0.0) if self.challenger else 0.0
 
 
 class Decision(Record):

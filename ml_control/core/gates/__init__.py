@@ -78,7 +78,8 @@ def gate_config(spec: PipelineSpec, suite_digest: str | None) -> str:
             "golden": TOLERANCE,
             "witness": WITNESS_TOLERANCE,
             "resamples": RESAMPLES,
-            "gates": spec.gates.model_dump(mode="json"),
+            # Who has to approve a model is not what was proven of it.
+            "gates": spec.gates.model_dump(mode="json", exclude={"approval"}),
             "champion_metric": spec.champion_metric,
             "task": spec.columns.task,
             "target": spec.columns.target,
