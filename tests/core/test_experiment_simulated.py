@@ -32,7 +32,7 @@ from ml_control.core.experiment.counts import (
 
 TESTS = 2000
 ALPHA = 0.05
-HEALTHY = ArmCounts(entities=500, expected_entities=500, requests=900, errors=2, slow=1)
+ARMS = 2 * (ArmCounts(entities=500, expected_entities=500, requests=900, errors=2, slow=1),)
 
 
 def upper_bound(tests, rate):
@@ -45,10 +45,10 @@ def upper_bound(tests, rate):
     return k
 
 
-def asked(min_samples=50, **changed):
+def asked(min_samples=50, kind="mean", **changed):
     """The question that is simulated."""
     return ExperimentSettings(
-        kind="mean", alpha=ALPHA, min_samples=min_samples, max_duration=1e9, **changed
+        kind=kind, alpha=ALPHA, min_samples=min_samples, max_duration=1e9, **changed
     )
 
 
@@ -114,9 +114,25 @@ class Side:
         fresh = self.judged & (self.decided == 0) & (found != 0)
         self.decided[fresh], self.when[fresh] = found[fresh], self.seen
 
-    def misses(self, difference):
-        """Whether the interval at this look leaves out the true difference ``(tests,)``."""
-        return self.judged & (np.abs(self.score - difference * self.information) > self.reach)
+    def misses(self, apart, share):
+        """Whether the interval of a proportion leaves the true difference out ``(tests,)``."""
+        if not self.judged.any():
+            return self.judged
+        rate = self.sums.sum(axis=0) / self.seen
+        more = (1 - 2 * rate) * (1 - 2 * share) * apart - share * (1 - share) * apart**2
+        spread = np.maximum(self.squares, self.spread + np.maximum(0, more) * self.information)
+        mixed = np.where(self.mixed > 0.0, self.mixed, 1.0)
+        total = (self.squares + 2 * spread) / 3 + mixed
+        reach = np.sqrt(total * (np.log(total / mixed) - 2 * math.log(ALPHA)))
+        return self.judged & (np.abs(self.score - apart * self.information) > reach)
+
+    def streams(self):
+        """What the kept experiments observed, as the code takes it."""
+        for one in range(self.keep):
+            yield [
+                Observed(at, bool(new[one]), share, float(value[one]))
+                for at, (new, share, value) in enumerate(self.records, start=1)
+            ]
 
     @property
     def promoted(self):
@@ -216,28 +232,25 @@ def test_without_a_difference_wrong_decisions_are_rarer_than_alpha(draw, share, 
     assert side.judged.any()
 
 
-def test_the_simulation_is_the_code():
+@pytest.mark.parametrize("kind", ["mean", "proportion"])
+def test_the_simulation_is_the_code(kind):
     """Statistics agree to the last bit, and the decisions fall at the same observations."""
     arms = rates(drifting, lambda i: drifting(i) + 0.12)
     side = simulated(arms, stepped, 1500, min_samples=20, tests=24, keep=24)
-    question = asked(20)
+    question, start = asked(20, kind=kind), ExperimentState(started_at=0.0)
 
     assert {0, 1} <= set(side.decided)
-    for one in range(24):
-        stream = [
-            Observed(at, bool(new[one]), share, float(value[one]))
-            for at, (new, share, value) in enumerate(side.records, start=1)
-        ]
-        state = update(ExperimentState(started_at=0.0), stream)
+    for one, stream in enumerate(side.streams()):
+        state = update(start, stream)
         names = ("score", "squares", "spread", "centre")
         assert [float(getattr(side, n)[one]) for n in names] == [getattr(state, n) for n in names]
         assert side.information == state.information
         end = int(side.when[one]) or len(stream)
-        before = update(ExperimentState(started_at=0.0), stream[: end - 1])
+        before = update(start, stream[: end - 1])
         at_it = update(before, stream[end - 1 : end])
         said = {1: "promote", -1: "roll_back", 0: "continue"}[int(side.decided[one])]
-        assert "continue" == judge(before, question, HEALTHY, HEALTHY, 1.0).decision
-        assert said == judge(at_it, question, HEALTHY, HEALTHY, 1.0).decision
+        assert "continue" == judge(before, question, *ARMS, 1.0).decision
+        assert said == judge(at_it, question, *ARMS, 1.0).decision
 
 
 def test_correlated_requests_of_an_entity_are_one_observation():
@@ -316,18 +329,35 @@ def test_with_a_difference_it_finds_the_winner(share, better):
         assert np.where(side.when, side.when, 5 * fixed).mean() <= goal * fixed
 
 
-def test_the_interval_holds_at_all_looks_where_there_is_a_difference():
-    """In 2,000 experiments the true difference is outside at some look in at most alpha of them."""
-    rng = np.random.default_rng(3)
-    side = Side(TESTS, 50)
-    missed = np.zeros(TESTS, bool)
-    for _ in range(1200):
-        challenger = rng.random(TESTS) < 0.3
-        value = (rng.random(TESTS) < np.where(challenger, 0.4, 0.25)).astype(float)
-        side.observe(challenger, 0.3, value)
-        missed |= side.misses(0.15)
+@pytest.mark.parametrize(
+    ("champion", "challenger", "share", "min_samples"),
+    [
+        (0.25, 0.4, 0.3, 50),
+        (0.98, 0.9, 0.1, 20),  # two of twenty, or none yet, on a small arm
+        (0.98, 0.97, 0.5, 100),
+        (0.1, 0.02, 0.9, 50),
+    ],
+)
+def test_the_interval_holds_at_all_looks(champion, challenger, share, min_samples):
+    """In 2,000 experiments the true difference is outside at some look in at most alpha of them.
 
-    assert 0 < missed.sum() <= upper_bound(TESTS, ALPHA)
+    With that difference as the margin, these would be the false promotions and rollbacks.
+    """
+    rng, apart = np.random.default_rng(3), challenger - champion
+    side, missed = Side(TESTS, min_samples, keep=20), np.zeros(TESTS, bool)
+    for _ in range(1500):
+        new = rng.random(TESTS) < share
+        value = (rng.random(TESTS) < np.where(new, challenger, champion)).astype(float)
+        side.observe(new, share, value)
+        missed |= side.misses(apart, share)
+
+    assert missed.sum() <= upper_bound(TESTS, ALPHA)
+    for one, stream in enumerate(side.streams()):  # the code says the same
+        question = asked(min_samples, kind="proportion")
+        found = judge(update(ExperimentState(started_at=0.0), stream), question, *ARMS, 1.0)
+        for apart_by in (apart, found.low - 1e-6, found.high + 1e-6):
+            said = not found.low <= apart_by <= found.high
+            assert bool(side.misses(apart_by, share)[one]) == said
 
 
 def looked_at(counts, trials, rate, tilts):
