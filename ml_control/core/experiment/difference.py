@@ -41,7 +41,8 @@ yet, do not pass for certainty.
 within a tenth of its best for decisions at twice to twenty times ``min_samples``. P is taken when
 the information first reached a power of two, about half of what ``min_samples`` give, and scaled
 from there: fixed from then on, and a function of outcomes and shares alone, so that the bound above
-stays exact given them.
+stays exact given them. (Shares that are themselves moved by how the arms compare keep every score
+centred; only this tuning would then follow the arms.)
 """
 
 from __future__ import annotations
