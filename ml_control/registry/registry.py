@@ -13,6 +13,7 @@ from ml_control.registry.ledger import Ledger
 from ml_control.registry.models import Models
 from ml_control.registry.partitions import Partitions
 from ml_control.registry.rollouts import Rollouts
+from ml_control.registry.series import Curves
 from ml_control.registry.sweeps import Sweeps
 
 
@@ -31,4 +32,5 @@ class Registry:
         self.partitions = Partitions(tables)
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
+        self.curves = Curves(tables)
         self.rollouts = Rollouts(tables, self.history, clock)
