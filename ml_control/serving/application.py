@@ -104,6 +104,7 @@ class Application:
         if deployment.selected:
             self._output = Output(deployment.selected, small.objective, small.num_class)
         self._answering = Answering(small, large, self._output)
+        self._answered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; whatever happens, with a status and a sentence."""
@@ -150,6 +151,7 @@ class Application:
             served = {
                 key: getattr(self._deployment, key) for key in ("name", "model_version", "instance")
             }
+            served["answered"] = self._answered  # invocations since it started
             return _json(served, headers=((b"x-ml-control-proof", self._proof),))
         if path.startswith("/endpoints/"):
             raise Refused(404, f"this server has only the endpoint {self._deployment.name!r}")
@@ -172,7 +174,9 @@ class Application:
             raise Refused(
                 408, f"the body did not arrive within {self._read_seconds:g} seconds; send it whole"
             ) from None
-        return _Answer(*await self._answering.answer(read, body, accept, inbox.hung_up))
+        answer = _Answer(*await self._answering.answer(read, body, accept, inbox.hung_up))
+        self._answered += 1
+        return answer
 
 
 def _only(allowed: str, method: str, path: str) -> None:
