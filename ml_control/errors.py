@@ -87,3 +87,16 @@ class PlatformFailed(MlControlError):
 
 class Unknown(MlControlError):
     """We cannot tell what is true, so we halt and ask a person."""
+
+
+def error_from(told: dict[str, Any]) -> MlControlError:
+    """The error that :meth:`MlControlError.to_dict` told of; ``PlatformFailed`` for another kind."""
+    kinds = {kind.__name__: kind for kind in MlControlError.__subclasses__()}
+    kind = kinds.get(str(told.get("kind")), PlatformFailed)
+    detail = {k: v for k, v in told.items() if k not in ("kind", "object", "reason", "next")}
+    return kind(
+        str(told.get("object", "")),
+        str(told.get("reason", "")),
+        str(told.get("next", "")),
+        **detail,
+    )
