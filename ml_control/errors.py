@@ -90,13 +90,9 @@ class Unknown(MlControlError):
 
 
 def error_from(told: dict[str, Any]) -> MlControlError:
-    """The error that :meth:`MlControlError.to_dict` told of; ``PlatformFailed`` for another kind."""
+    """The error that ``to_dict`` told of; ``PlatformFailed`` for an unknown kind."""
     kinds = {kind.__name__: kind for kind in MlControlError.__subclasses__()}
     kind = kinds.get(str(told.get("kind")), PlatformFailed)
     detail = {k: v for k, v in told.items() if k not in ("kind", "object", "reason", "next")}
-    return kind(
-        str(told.get("object", "")),
-        str(told.get("reason", "")),
-        str(told.get("next", "")),
-        **detail,
-    )
+    object, reason, next = (str(told.get(part, "")) for part in ("object", "reason", "next"))
+    return kind(object, reason, next, **detail)

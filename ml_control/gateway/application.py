@@ -58,7 +58,7 @@ class _Call:
     headers: dict[str, str]
     address: str
     inbox: Inbox
-    caller: Caller = Caller()
+    caller: Caller = field(default_factory=Caller)
     body: bytes = b""
     route: Route | None = None
     methods: dict[str, Route] = field(default_factory=dict)

@@ -58,9 +58,7 @@ def _operation(route: Route, schemas: dict[type, Any], *, keys: bool) -> dict[st
     for status in route.refusals:
         responses[str(status)] = _refusal(status, schemas[bodies.Refused])
     operation: dict[str, Any] = {
-        "operationId": f"{route.method.lower()}{route.path.replace('{', '').replace('}', '')}".replace(
-            "/", "_"
-        ).rstrip("_"),
+        "operationId": _name(route),
         "summary": route.summary,
         "responses": responses,
     }
@@ -76,6 +74,13 @@ def _operation(route: Route, schemas: dict[type, Any], *, keys: bool) -> dict[st
         operation["security"] = [{"token": []}]
         operation["description"] = f"Needs a token with one of the roles: {roles}."
     return operation
+
+
+def _name(route: Route) -> str:
+    """Such as ``post_pipelines_promote``."""
+    parts = [part for part in route.path.split("/") if part and not part.startswith("{")]
+    one = "_one" if route.path.endswith("}") and route.method == "GET" else ""
+    return "_".join([route.method.lower(), *parts]).replace(".", "_") + one
 
 
 def _refusal(status: int, schema: Any) -> dict[str, Any]:

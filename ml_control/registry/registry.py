@@ -18,7 +18,9 @@ from ml_control.registry.tokens import Tokens
 
 
 class Registry:
-    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps, tokens."""
+    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps,
+    tokens.
+    """
 
     def __init__(
         self, tables: Tables, *, lease_seconds: float = 30.0, clock: Callable[[], float] = time.time
