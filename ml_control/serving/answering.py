@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from ml_control.serving.http import Gone
 from ml_control.serving.invocations import Output, render
 from ml_control.serving.predictor import Predictor
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 LARGE_BYTES = 16 << 10
 # One is read while another is predicted. More would only hold more decoded rows in memory.
 _AT_ONCE = 2
-
-
-class Gone(Exception):
-    """The caller hung up: nobody is left to answer."""
 
 
 class Answering:

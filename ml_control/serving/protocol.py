@@ -24,6 +24,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     request_seconds = 130.0
     head_seconds = HEAD_SECONDS
+    no_request = "these bytes are no HTTP/1.1 request; send one to /invocations or /ping"
     # Connections without a request in progress, the one that has waited longest first.
     waiting: dict[GuardedProtocol, None] = {}  # noqa: RUF012 (shared on purpose: one a process)
 
@@ -83,7 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (ours says more)
         """Refuse what the parser did not understand."""
-        self._refuse(*(self._refusal or _NO_REQUEST))
+        self._refuse(*(self._refusal or (400, self.no_request)))
 
     def check(self, now: float) -> None:
         """End the connection if its head or its request takes too long. Called once a second."""
@@ -101,6 +102,11 @@ class GuardedProtocol(HttpToolsProtocol):
         elif elapsed > self.request_seconds:
             self.transport.abort()
 
+    @staticmethod
+    def refusal(status: int, message: str) -> bytes:
+        """The body of an answer to what is refused here."""
+        return json.dumps({"status": status, "message": message}).encode() + b"\n"
+
     def _refuse(self, status: int, message: str) -> None:
         """Answer a refusal and close; but first the answer that is still due, if there is one."""
         if self.cycle is not None and not self.cycle.response_complete:
@@ -110,7 +116,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = json.dumps({"status": status, "message": message}).encode() + b"\n"
+        body = self.refusal(status, message)
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nconnection: close\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -121,4 +127,3 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 _LARGE_HEAD = 431, f"the head is larger than {MAX_HEAD} bytes; send fewer or shorter headers"
-_NO_REQUEST = 400, "these bytes are no HTTP/1.1 request; send one to /invocations or /ping"
