@@ -161,3 +161,45 @@ def change_of(before: Rollout | None, after: Rollout) -> str:
 def split(rollout: Rollout) -> str:
     """The traffic of each variant, as people read it."""
     return " ".join(f"{name} {weight:.0%}" for name, weight in sorted(rollout.weights.items()))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Since when, and until when, a model took traffic; ``until`` is None while it does."""
+
+    since: float
+    until: float | None = None
+
+
+def spans(oldest_first: Iterable[Decision]) -> dict[str, list[Span]]:
+    """When each model version took traffic, as the routing was recorded."""
+    found: dict[str, list[Span]] = {}
+    for decision in oldest_first:
+        record = rollout_of(decision)
+        if record is None:
+            continue
+        rollout = record[0]
+        serving = {
+            entry.model_version
+            for name, entry in rollout.variants.items()
+            if rollout.weights.get(name, 0.0) > 0
+        }
+        for version in serving:
+            mine = found.setdefault(version, [])
+            if not mine or mine[-1].until is not None:
+                mine.append(Span(decision.at))
+        for version, mine in found.items():
+            if version not in serving and mine[-1].until is None:
+                mine[-1] = Span(mine[-1].since, decision.at)
+    return found
+
+
+def about(decision: Decision, version: str) -> bool:
+    """Whether a decision is about a model version: it names it, or judges it in a rollout."""
+    if decision.subject == version:
+        return True
+    record = rollout_of(decision)
+    if record is None or record[0].challenger is None:
+        return False
+    entry = record[0].variants.get(record[0].challenger)
+    return entry is not None and entry.model_version == version
