@@ -29,6 +29,7 @@ class Platform:
 def open_platform(settings: Settings) -> Platform:
     """The platform of these settings; one per process. Makes the home's folders."""
     from ml_control.local.alerts import LocalAlerts
+    from ml_control.local.anchors import LocalAnchors
     from ml_control.local.endpoints import LocalEndpoints
     from ml_control.local.notifications import LocalNotifications
     from ml_control.local.prediction_log import SqlitePredictionLog
@@ -41,7 +42,11 @@ def open_platform(settings: Settings) -> Platform:
     return Platform(
         settings=settings,
         lake=lake,
-        registry=Registry(tables, lease_seconds=settings.lease_seconds),
+        registry=Registry(
+            tables,
+            lease_seconds=settings.lease_seconds,
+            anchors=LocalAnchors(home / "logs" / "history.anchors"),
+        ),
         notifications=LocalNotifications(settings.landing, lake),
         trainer=LocalTrainer(home / "jobs"),
         endpoints=LocalEndpoints(home / "endpoints"),

@@ -32,8 +32,8 @@ COMMANDS = {
     "status": "views",
     "events": "views",
     "models": "views",
-    "history": "views",
-    "why": "views",
+    "history": "timeline",
+    "why": "why",
 }
 _AS_JSON = "ml_control.as_json"
 

@@ -340,6 +340,8 @@ class Rollout(Record):
     losing_since: dict[str, float] = Field(default_factory=dict)  # variants kept for a rollback
     previous: Variant | None = None  # what was champion before, also after it was retired
     rolled_back: tuple[str, ...] = ()  # model versions that lost live: never promoted again
+    set_aside: tuple[str, ...] = ()  # versions judged without a result: only a person promotes them
+    ended: Literal["", "promoted", "rolled_back", "kept"] = ""  # how the rollout of this id ended
     halted_because: str = ""
     paused: bool = False  # a person stopped every automatic step
     updated_at: float = 0.0

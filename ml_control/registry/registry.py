@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ml_control.ports import Tables
 from ml_control.registry.alerts import AlertBook
+from ml_control.registry.anchors import Anchors
 from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
@@ -24,11 +25,16 @@ class Registry:
     """
 
     def __init__(
-        self, tables: Tables, *, lease_seconds: float = 30.0, clock: Callable[[], float] = time.time
+        self,
+        tables: Tables,
+        *,
+        lease_seconds: float = 30.0,
+        clock: Callable[[], float] = time.time,
+        anchors: Anchors | None = None,
     ) -> None:
         self.tables = tables
         self.clock = clock
-        self.history = History(tables, clock)
+        self.history = History(tables, clock, anchors)
         self.alerts = AlertBook(tables, clock)
         self.leases = Leases(tables, clock, lease_seconds)
         self.ledger = Ledger(tables, clock)

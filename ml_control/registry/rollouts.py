@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ml_control.core.records import Rollout
 from ml_control.errors import Conflict
@@ -37,8 +38,13 @@ class Rollouts:
         action: str,
         because: str,
         actor: str,
+        details: dict[str, Any] | None = None,
     ) -> Rollout:
-        """Replace ``before`` by ``after``; ``Conflict`` if it moved or the lease was lost."""
+        """Replace ``before`` by ``after``; ``Conflict`` if it moved or the lease was lost.
+
+        The decision holds the whole record, so that history alone tells what was live when, and
+        ``details``: the evidence that it was made on.
+        """
         fresh = after.model_copy(
             update={"version": before.version + 1, "updated_at": self._clock()}
         )
@@ -59,7 +65,7 @@ class Rollouts:
             fresh.champion or "",
             because,
             actor=actor,
-            details={"weights": fresh.weights, "variants": fresh.to_json()["variants"]},
+            details={**(details or {}), "rollout": fresh.to_json()},
             writes=writes,
         )
         return fresh
