@@ -19,7 +19,6 @@ from ml_control.gateway.state import State
 from ml_control.serving.handlers.bodies import MAX_BODY
 from ml_control.serving.handlers.desk import Desk
 from ml_control.serving.handlers.messages import (
-    JSON,
     Answer,
     Caller,
     Refusal,
@@ -143,7 +142,7 @@ class Gateway:
             raise Refusal(405, error, allow=allowed)
         await self._admit(call, route)
         if route.takes is not None:
-            call.body = await self._body(call)
+            call.body = await self._body(call, route.accepts)
         request = Request(call.method, call.path, call.headers, call.body, call.caller)
         steps = route.handler(request, self._desk, **call.parameters)
         return await self._driver.run(steps, len(call.body))
@@ -166,10 +165,10 @@ class Gateway:
         managers = any(t.role == "manager" and t.state(now) == "valid" for t in tokens.values())
         require(route.access, call.caller, keys=self._keys, managers=managers)
 
-    async def _body(self, call: _Call) -> bytes:
+    async def _body(self, call: _Call, wanted: str) -> bytes:
         kind = call.headers.get("content-type", "")
-        if kind != JSON and kind.partition(";")[0].strip().lower() != JSON:
-            error = BadObject("body", f"is {kind[:80]!r}, not {JSON}", f"send it as {JSON}")
+        if kind != wanted and kind.partition(";")[0].strip().lower() != wanted:
+            error = BadObject("body", f"is {kind[:80]!r}, not {wanted}", f"send it as {wanted}")
             raise Refusal(415, error)
         call.inbox.require_bounded()
         return await call.inbox.read(self._read_seconds)

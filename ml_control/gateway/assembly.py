@@ -82,7 +82,7 @@ def assemble(
         return await loop.run_in_executor(pool, platform.endpoints.describe, name)
 
     own = [*routes(bound), *(more(state) if more else ())]
-    told = orjson.dumps(document(own, keys=settings.gateway_keys))
+    told = orjson.dumps(document([r for r in own if not r.page], keys=settings.gateway_keys))
 
     def openapi(request: Request, desk: Desk) -> Steps:  # noqa: ARG001 - as every handler
         yield from ()

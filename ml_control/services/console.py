@@ -8,7 +8,7 @@ from typing import Any
 from ml_control.core.digests import short
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Rollout, Verdict
-from ml_control.errors import MlControlError
+from ml_control.errors import MlControlError, NotProven
 from ml_control.platform import Platform
 from ml_control.services.views import status
 
@@ -52,6 +52,7 @@ def page(platform: Platform, pipeline: Pipeline, ui: str | None) -> dict[str, An
         "split": split(rollout),
         "record": rollout.to_json(),
         "curve": registry.curves.get(pipeline.name, rollout.id),
+        "evidence": None,
         "verdicts": {v: _newest(platform, pipeline, v) for v in sorted(versions) if v},
         "timeline": timeline(platform, pipeline, ui),
         "alerts_open": [
@@ -61,6 +62,21 @@ def page(platform: Platform, pipeline: Pipeline, ui: str | None) -> dict[str, An
         "links": links(pipeline, ui),
         "at": registry.clock(),
     }
+
+
+def report(platform: Platform, pipeline: Pipeline, which: str) -> bytes:
+    """The report of the candidate or of a variant's model. Raises ``NotProven`` without one."""
+    if which == "candidate":
+        candidate = platform.registry.models.candidate(pipeline.name)
+        version = candidate.version if candidate else ""
+    else:
+        entry = platform.registry.rollouts.get(pipeline.name).variants.get(which)
+        version = entry.model_version if entry else ""
+    if not version:
+        step = f"run 'ml-control run {pipeline.name}'"
+        raise NotProven(f"{pipeline.name} {which}", "there is no model of it", step)
+    model = platform.registry.models.get(pipeline.name, version)
+    return platform.lake.get(f"{model.prefix}/report.html")
 
 
 def split(rollout: Rollout) -> list[dict[str, Any]]:

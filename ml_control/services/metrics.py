@@ -29,7 +29,7 @@ def exposition(platform: Platform, pipelines: Iterable[Pipeline]) -> bytes:
             return metrics
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collector())  # type: ignore[arg-type]
+    registry.register(Collector())
     found: bytes = generate_latest(registry)
     return found
 

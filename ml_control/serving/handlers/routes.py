@@ -40,6 +40,8 @@ class Route:
     gives: type | None = None  # None: an object without a fixed form
     statuses: tuple[int, ...] = ()  # besides 200 and those that any address may have
     kind: str = JSON
+    accepts: str = JSON  # the form of the body
+    page: bool = False  # for people: not part of the OpenAPI document
 
     @property
     def refusals(self) -> list[int]:
