@@ -45,7 +45,7 @@ def serve(port: int | None, read_seconds: float) -> None:
             f"cannot be listened on: {error.strerror}",
             "set gateway_port or gateway_host",
         ) from error
-    gateway = assemble(platform, platform.log, read_seconds=read_seconds)
+    gateway = assemble(platform, read_seconds=read_seconds)
 
     def ready() -> None:
         gateway.background.start()

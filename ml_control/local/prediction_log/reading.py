@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_control.local.prediction_log.schema import SPAN
-from ml_control.ports import LATENCY_BOUNDS, Joined, LogState, Logged, Prediction, Traffic
+from ml_control.ports import LATENCY_BOUNDS, Joined, Logged, LogState, Prediction, Traffic
 
 _BUCKETS = len(LATENCY_BOUNDS) + 1
 _PREDICTION = """SELECT p.id, p.request_id, p.entity_id, p.at, p.latency, p.rows, p.failed,
