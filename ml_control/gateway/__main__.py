@@ -46,7 +46,7 @@ def serve(port: int | None, read_seconds: float) -> None:
             f"cannot be listened on: {error.strerror}",
             "set gateway_port or gateway_host",
         ) from error
-    gateway = assemble(platform, platform.log, more=pages, read_seconds=read_seconds)
+    gateway = assemble(platform, more=pages, read_seconds=read_seconds)
 
     def ready() -> None:
         gateway.background.start()

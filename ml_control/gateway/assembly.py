@@ -28,7 +28,6 @@ from ml_control.serving.handlers.management import bind
 from ml_control.serving.handlers.messages import Answer, Request
 from ml_control.serving.handlers.routes import Route, Table, routes
 from ml_control.serving.handlers.steps import Steps
-from ml_control.serving.http import log
 
 _THREADS = 8
 _REREAD_SECONDS = 2.0
@@ -43,7 +42,7 @@ class Assembled:
     state: State
     table: Table
     background: Background
-    journal: Journal
+    log: PredictionLog
     upstream: Upstream
     driver: Driver
     pool: ThreadPoolExecutor
@@ -51,14 +50,13 @@ class Assembled:
     def close(self) -> None:
         """Write what is pending and end every thread; requests are answered no more."""
         self.background.stop(_END_SECONDS)
-        self.journal.close()
         self.driver.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
+        self.log.close()
 
 
 def assemble(
     platform: Platform,
-    prediction_log: PredictionLog,
     *,
     background: Sequence[Task] = (),
     commands: Mapping[str, Callable[..., Any]] | None = None,
@@ -71,6 +69,7 @@ def assemble(
     any, those of the services. ``more`` adds routes, such as pages. ``background`` tasks run
     beside, once ``Assembled.background`` is started.
     """
+    prediction_log = platform.log
     pool = ThreadPoolExecutor(_THREADS, "gateway")
     state = State(platform, pool)
     known = dict(services.functions() if commands is None else commands)
@@ -89,7 +88,7 @@ def assemble(
         return Answer(200, told)
 
     table = Table([*own, Route("GET", "/openapi.json", "open", "This document", openapi)])
-    journal = Journal(prediction_log, lambda line: log(line, "gateway"))
+    journal = Journal(prediction_log)
     upstream = Upstream(describe, settings.gateway_timeout)
     driver = Driver(state, upstream, journal, pool)
     desk = Desk(prediction_log, LiveViews(state), bound, BatchCodec(), platform.registry.clock)
@@ -105,4 +104,4 @@ def assemble(
     )
     reread = Task("pipeline files", state.reread, _REREAD_SECONDS, lambda: list(state.folder.found))
     tasks = Background(platform, [reread, *background])
-    return Assembled(application, state, table, tasks, journal, upstream, driver, pool)
+    return Assembled(application, state, table, tasks, prediction_log, upstream, driver, pool)
