@@ -60,12 +60,10 @@ def _do(state: Rollout, kind: Kind, because: str, variant: str = "", **more: obj
 
 
 def _under_way(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
-    champion, challenger = champion_variant(state), state.challenger
     if unknown := contradiction(state, seen):
         return _do(state, "halt", unknown)
-    assert champion is not None
-    assert challenger is not None
-    for name in (champion, challenger):
+    challenger = state.challenger or ""
+    for name in (champion_variant(state) or "", challenger):
         found = _up(state, seen, name)
         if found is not None:
             return found
@@ -186,8 +184,9 @@ def _idle(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
     if tidying is not None:
         return tidying
     champion = champion_variant(state)
-    if champion is not None and seen.of(champion).state != "InService":
-        refused = seen.of(champion).refused
+    found = seen.of(champion or "")
+    if champion is not None and (found.state, found.version) != ("InService", state.champion):
+        refused = found.refused
         if not refused:
             return _do(state, "revive", f"variant {champion} does not serve", champion)
         return Decision((), f"variant {champion} could not be brought back: {refused}")
@@ -267,8 +266,9 @@ def released(state: Rollout, variant: str, version: str) -> str:
 
 def _to_tidy(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision | None:
     """Variants that are kept no longer, and servers that no variant names."""
-    champion = champion_variant(state)
-    wanted = seen.candidate.version if seen.candidate else None
+    champion, candidate = champion_variant(state), seen.candidate
+    fit = candidate is not None and candidate.standing == "proven" and not unfit(state, candidate)
+    wanted = candidate.version if candidate is not None and fit else None
     for name, entry in sorted(state.variants.items()):
         if name == champion:
             continue
