@@ -98,9 +98,9 @@ def contradiction(state: Rollout, seen: Seen) -> str:
 def _up(state: Rollout, seen: Seen, name: str) -> Decision | None:
     """Bring a variant back that does not serve; what cannot come back decides."""
     found = seen.of(name)
-    if found.state == "InService":
-        return None
     if not found.refused:
+        if found.state == "InService":
+            return None
         return _do(state, "revive", f"variant {name} does not serve", name)
     why = f"variant {name} could not be brought back: {found.refused}"
     if name == state.challenger:
@@ -185,11 +185,10 @@ def _idle(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
         return tidying
     champion = champion_variant(state)
     found = seen.of(champion or "")
+    if champion is not None and found.refused:
+        return Decision((), f"variant {champion} could not be brought back: {found.refused}")
     if champion is not None and (found.state, found.version) != ("InService", state.champion):
-        refused = found.refused
-        if not refused:
-            return _do(state, "revive", f"variant {champion} does not serve", champion)
-        return Decision((), f"variant {champion} could not be brought back: {refused}")
+        return _do(state, "revive", f"variant {champion} does not serve", champion)
     candidate = seen.candidate
     if candidate is None:
         return Decision((), "no model was trained yet")
@@ -240,10 +239,10 @@ def place(state: Rollout, seen: Seen, version: str) -> Decision | None:
     variant = variant_of(state, version)
     if variant is not None:
         found = seen.of(variant)
-        if found.state == "InService" and found.version == version:
-            return None
         if found.refused:
             return Decision((), f"variant {variant} could not be brought up: {found.refused}")
+        if found.state == "InService" and found.version == version:
+            return None
         return _do(state, "revive", f"variant {variant} does not serve", variant)
     idle = idle_variant(state)
     if idle in state.losing_since:
