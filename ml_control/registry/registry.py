@@ -8,6 +8,8 @@ from collections.abc import Callable
 from ml_control.ports import Tables
 from ml_control.registry.alerts import AlertBook
 from ml_control.registry.anchors import Anchors
+from ml_control.registry.approvals import Approvals
+from ml_control.registry.experiments import Experiments
 from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
@@ -18,7 +20,7 @@ from ml_control.registry.sweeps import Sweeps
 
 
 class Registry:
-    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps."""
+    """Every part of the registry, by the name of its subject."""
 
     def __init__(
         self,
@@ -38,3 +40,5 @@ class Registry:
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
         self.rollouts = Rollouts(tables, self.history, clock)
+        self.experiments = Experiments(tables, self.history, clock)
+        self.approvals = Approvals(tables, self.history, clock)

@@ -115,10 +115,22 @@ def _still_refused(platform: Platform, alert: Raised) -> bool:
     return refused is not None and refused.data_digest.startswith(digest)
 
 
+def _still_halted(platform: Platform, alert: Raised) -> bool:
+    rollout = platform.registry.rollouts.get(alert.pipeline)
+    return rollout.state == "halted" and _subject(alert) == f"rollout {rollout.id}"
+
+
+def _still_rolled_back(platform: Platform, alert: Raised) -> bool:
+    rollout = platform.registry.rollouts.get(alert.pipeline)
+    return rollout.ended == "rolled_back" and _subject(alert) == f"rollout {rollout.id}"
+
+
 # Kinds that are not here are cleared by whoever raises them.
 _LASTS: dict[str, Callable[[Platform, Raised], bool]] = {
     "parked": _still_parked,
     "given-up": _still_given_up,
     "not-beginning": _still_not_beginning,
     "refused": _still_refused,
+    "rollout-halted": _still_halted,
+    "rolled-back": _still_rolled_back,
 }

@@ -103,7 +103,7 @@ def _trigger(asked: list[Decision], model: ModelVersion, ui: str) -> dict[str, A
 def _decision(decision: Decision, ui: str) -> dict[str, Any]:
     run = run_of(decision)
     told = decision.to_json()
-    evidence = {k: v for k, v in told["details"].items() if k not in ("rollout", "variants")}
+    evidence = {k: v for k, v in told["details"].items() if k not in ("record", "variants")}
     return {
         **{name: told[name] for name in ("seq", "at", "action", "subject", "because", "actor")},
         "details": evidence,
