@@ -8,6 +8,7 @@ from ml_control.resources import PlatformResource
 from ml_control.sensors.in_flight import in_flight
 from ml_control.services.alerts import clear_alerts, raise_alert
 from ml_control.services.retraining import observe_and_decide
+from ml_control.services.timeline import note_asked
 
 
 def retraining_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
@@ -53,6 +54,7 @@ def retraining_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
                 at=seen.now,
             )
         )
+        note_asked(platform, pipeline, seen.published, decision.because, attempt=decision.attempt)
         return dg.RunRequest(
             run_key=f"{seen.published[:24]}:{decision.attempt}:{seen.now:.0f}",
             tags={

@@ -97,7 +97,7 @@ def _trigger(asked: list[Decision], model: ModelVersion, ui: str) -> dict[str, A
     before = [decision for decision in asked if decision.at <= model.created_at]
     if before:
         return _decision(before[-1], ui)
-    return {"because": "a person asked for it, or a run that left no word", "at": None}
+    return {"because": "by a person, or by a run that left no word", "at": None}
 
 
 def _decision(decision: Decision, ui: str) -> dict[str, Any]:

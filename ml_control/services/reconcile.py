@@ -18,6 +18,7 @@ from ml_control.core.rollout import Action, apply
 from ml_control.errors import Conflict, NotProven, Unknown
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
+from ml_control.services.alerts import HALT, raise_alert
 from ml_control.services.evidence import ARCHIVE
 
 STAGE = "deploy"  # the lease under which endpoints are changed
@@ -84,6 +85,14 @@ def halt_unproven(platform: Platform, pipeline: Pipeline) -> dict[str, Unknown]:
                     f"{error.object} {error.reason}",
                     actor="reconciliation",
                     details={"variant": variant, "next": error.next},
+                )
+                raise_alert(
+                    platform,
+                    pipeline.name,
+                    HALT,
+                    f"{endpoint_name(pipeline, variant)} {error.detail['model_version']}",
+                    f"was stopped: {error.reason}",
+                    error.next,
                 )
                 halted[variant] = error
     except Conflict:

@@ -64,6 +64,20 @@ def _told(decision: Decision, before: Rollout | None, ui: str) -> dict[str, Any]
     }
 
 
+def note_asked(
+    platform: Platform, pipeline: Pipeline, dataset: str, because: str, **details: Any
+) -> None:
+    """Leave word in the history that a training was asked for, and why."""
+    platform.registry.history.append(
+        pipeline.name,
+        "training asked",
+        dataset,
+        because,
+        actor=f"{pipeline.name}__retraining",
+        details=details,
+    )
+
+
 def run_url(ui: str, run: str | None) -> str | None:
     """Where Dagster shows a run; None when it does not run, or no run did it."""
     return f"{ui}/runs/{run}" if ui and run else None
