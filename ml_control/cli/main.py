@@ -31,6 +31,8 @@ COMMANDS = {
     "status": "views",
     "events": "views",
     "models": "views",
+    "compare": "models",
+    "score": "models",
     "history": "timeline",
     "why": "why",
 }
