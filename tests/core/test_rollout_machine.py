@@ -52,7 +52,10 @@ class Rollouts(RuleBasedStateMachine):
 
     # What happens
 
-    @rule(passes=st.booleans() | st.just(True), consent=st.sampled_from(["given"] * 4 + ["pending"]))
+    @rule(
+        passes=st.booleans() | st.just(True),
+        consent=st.sampled_from(["given"] * 4 + ["pending"]),
+    )
     def train(self, passes, consent):
         """A new model, also while another is being judged."""
         self.models += 1
@@ -176,13 +179,9 @@ class Rollouts(RuleBasedStateMachine):
         command = Command(name, version if name == "promote" else "", share)
         for _ in range(6):
             before = world.stored
-            try:
-                seen = world.seen(version if name == "promote" else "")
-                action, _ = obey(world.stored, seen, command)
-            except MlControlError as refused:
-                assert refused.next, "every refusal names its next step"
-                assert before == world.stored
-                return
+            seen = world.seen(version if name == "promote" else "")
+            action = self._obeyed(before, seen, command)
+            assert before == world.stored
             if action is None:
                 return
             assert action.kind != "revert" or world.stored.previous is not None
@@ -191,6 +190,18 @@ class Rollouts(RuleBasedStateMachine):
                 return
             if world.stored is before and action.variant in world.refused:
                 return
+
+    def _obeyed(self, state, seen, command):
+        """The next action of a command; None when it is done already or refused."""
+        found = None
+        try:
+            found, _ = obey(state, seen, command)
+        except MlControlError as error:
+            refused = error
+        else:
+            return found
+        assert refused.next, "every refusal names its next step"
+        return None
 
     @rule()
     def settle(self):

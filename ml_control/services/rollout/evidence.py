@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from pydantic import ValidationError
 
@@ -53,15 +54,15 @@ def gather(platform: Platform, pipeline: Pipeline, seconds: float = 15.0) -> int
     book, until, read = platform.registry.experiments, time.monotonic() + seconds, 0
     while time.monotonic() < until:
         cursor = book.cursor(pipeline.name)
-        joined = platform.log.joined(pipeline.name, cursor[0], BATCH)
-        # After the batch: an outcome in it belongs to this rollout or to an earlier one.
+        newest = platform.log.state(pipeline.name).joined
+        joined = platform.log.joined(pipeline.name, cursor[0], BATCH) if newest > cursor[0] else []
+        # Read after the outcomes: each of them belongs to this rollout or to an earlier one.
         rollout = platform.registry.rollouts.get(pipeline.name)
-        running = rollout.state != "idle" and rollout.phase in ("canary", "experiment")
-        evidence, version = book.evidence(pipeline.name, rollout.id) if running else (None, 0)
-        fresh = None
-        if running:
-            fresh = _counted(platform, pipeline, rollout, evidence)
-            fresh = _added(pipeline, rollout, fresh, joined)
+        if rollout.state == "idle" or rollout.phase not in ("canary", "experiment"):
+            return _skip(platform, pipeline, cursor, newest)
+        evidence, version = book.evidence(pipeline.name, rollout.id)
+        fresh = _counted(platform, pipeline, rollout, evidence)
+        fresh = _added(pipeline, rollout, fresh, joined)
         to = joined[-1].offset if joined else cursor[0]
         try:
             if fresh != evidence or to != cursor[0]:
@@ -72,6 +73,14 @@ def gather(platform: Platform, pipeline: Pipeline, seconds: float = 15.0) -> int
         if len(joined) < BATCH:
             break
     return read
+
+
+def _skip(platform: Platform, pipeline: Pipeline, cursor: tuple[int, int], newest: int) -> int:
+    """Nothing is judged: what was joined until now will never be asked for."""
+    if newest > cursor[0]:
+        with suppress(Conflict):  # another look moved it
+            platform.registry.experiments.put(None, 0, cursor, newest, pipeline.name)
+    return 0
 
 
 def _added(
