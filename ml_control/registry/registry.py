@@ -11,13 +11,14 @@ from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
 from ml_control.registry.models import Models
+from ml_control.registry.outcomes import Outcomes
 from ml_control.registry.partitions import Partitions
 from ml_control.registry.rollouts import Rollouts
 from ml_control.registry.sweeps import Sweeps
 
 
 class Registry:
-    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps."""
+    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, and more."""
 
     def __init__(
         self, tables: Tables, *, lease_seconds: float = 30.0, clock: Callable[[], float] = time.time
@@ -31,4 +32,5 @@ class Registry:
         self.partitions = Partitions(tables)
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
+        self.outcomes = Outcomes(tables)
         self.rollouts = Rollouts(tables, self.history, clock)
