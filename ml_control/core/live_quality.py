@@ -1,8 +1,9 @@
 """Whether a model is worse live than its verdict said, from sums of outcomes alone.
 
 For classes the value of an outcome is 1 when the predicted label was right, for numbers the
-absolute error; both have their counterpart in the verdict (``accuracy``, ``mae``). It is looked at again and
-again, so the bound holds for all looks together: for values with variance v, and any rho > 0,
+absolute error; both have their counterpart in the verdict (``accuracy``, ``mae``). It is looked at
+again and again, so the bound holds for all looks together: for values with variance v and any
+rho > 0,
 
     P(some n: S_n - n mu >= sqrt((n v + rho) * ln((n v + rho) / (rho a^2)))) <= a
 

@@ -43,7 +43,8 @@ def _newest(platform: Platform, pipeline: str) -> ModelVersion | None:
 def training_profile(platform: Platform, dataset: Dataset) -> dict[str, Any]:
     """The profile of all parts of a dataset as one.
 
-    It is kept in the lake, so that a partition need not read 90 manifests. What is kept is named by the dataset's digest and derived from it; it may be deleted.
+    It is kept in the lake, so that a partition need not read 90 manifests. What is kept is named by
+    the dataset's digest and derived from it; it may be deleted.
     """
     from ml_control.core.profile import merge
 
