@@ -63,19 +63,34 @@ def value_of(task: str, label: str | None, score: float, outcome: Any) -> float 
 
 
 def added(
-    sums: OutcomeSums, offset: int, values: Iterable[tuple[str, float, float]]
+    sums: OutcomeSums, offset: int, outcomes: Iterable[tuple[str, float, float | None]]
 ) -> OutcomeSums:
     """Sums with more outcomes, as (model version, UTC seconds, value), read up to an offset."""
+    told = dict(sums.told)
     days = {model: dict(by_day) for model, by_day in sums.days.items()}
-    for model, at, value in values:
+    for model, at, value in outcomes:
+        told[_day(at)] = told.get(_day(at), 0) + 1
+        if value is None:
+            continue
         by_day = days.setdefault(model, {})
         count, total, squares = by_day.get(_day(at), (0, 0.0, 0.0))
         by_day[_day(at)] = (count + 1, total + value, squares + value * value)
     for model, by_day in days.items():
         days[model] = {day: by_day[day] for day in sorted(by_day)[-_KEPT_DAYS:]}
     newest = sorted(days, key=lambda model: max(days[model], default=""))[-_KEPT_MODELS:]
-    kept = {model: days[model] for model in newest}
-    return sums.model_copy(update={"offset": max(offset, sums.offset), "days": kept})
+    return sums.model_copy(
+        update={
+            "offset": max(offset, sums.offset),
+            "days": {model: days[model] for model in newest},
+            "told": {day: told[day] for day in sorted(told)[-_KEPT_DAYS:]},
+        }
+    )
+
+
+def busiest(sums: OutcomeSums, now: float) -> int:
+    """Outcomes on the day of the window that had most of them."""
+    since = _day(now - (WINDOW_DAYS - 1) * 86400.0)
+    return max((count for day, count in sums.told.items() if day >= since), default=0)
 
 
 def fall(

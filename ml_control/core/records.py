@@ -324,11 +324,13 @@ class OutcomeSums(Record):
     """What became of a pipeline's predictions, in sum: read from the log up to ``offset``.
 
     ``days``: by model version and UTC day, the number of values, their sum and sum of squares.
+    ``told``: all outcomes by UTC day, also those that say nothing about a label or number.
     """
 
     pipeline: str
     offset: int = 0
     days: dict[str, dict[str, tuple[int, float, float]]] = Field(default_factory=dict)
+    told: dict[str, int] = Field(default_factory=dict)
 
 
 class Lease(Record):

@@ -33,10 +33,14 @@ class LiveProfiles(Protocol):
 
 
 class OutcomeLog(Protocol):
-    """The part of the prediction log that quality is read from."""
+    """The part of the prediction log that quality and rates are read from."""
 
     def joined(self, pipeline: str, after: int, limit: int) -> Sequence[Joined]:
         """Outcomes joined after an offset, in order."""
+        ...
+
+    def count(self, pipeline: str, since: float) -> int:
+        """Requests logged since a time (UTC seconds), to the minute."""
         ...
 
 
@@ -67,9 +71,8 @@ def take_outcomes(platform: Platform, pipeline: Pipeline, log: OutcomeLog | None
         return 0
     task = pipeline.spec.columns.task
     values = [
-        (one.model_version, one.told_at, value)
+        (one.model_version, one.told_at, value_of(task, one.label, one.score, one.outcome))
         for one in found
-        if (value := value_of(task, one.label, one.score, one.outcome)) is not None
     ]
     moved = book.move(before, added(before, max(one.offset for one in found), values))
     return len(found) if moved else 0

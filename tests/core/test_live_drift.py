@@ -157,7 +157,7 @@ def test_outcomes_are_summed_by_model_and_day_and_old_ones_forgotten():
     for day in range(60):
         sums = added(sums, day, [(f"m{day // 7}", NOW + day * DAY, 1.0)])
 
-    assert 59 == sums.offset
+    assert (59, 30) == (sums.offset, len(sums.told))
     assert 6 == len(sums.days)
     assert judged(told([1.0] * 100), now=NOW + 8 * DAY) is None
     assert 100 == judged(told([1.0] * 100), now=NOW + 6 * DAY).outcomes
