@@ -14,6 +14,7 @@ from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
 from ml_control.registry.models import Models
+from ml_control.registry.outcomes import Outcomes
 from ml_control.registry.partitions import Partitions
 from ml_control.registry.rollouts import Rollouts
 from ml_control.registry.sweeps import Sweeps
@@ -39,6 +40,7 @@ class Registry:
         self.partitions = Partitions(tables)
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
+        self.outcomes = Outcomes(tables)
         self.rollouts = Rollouts(tables, self.history, clock)
         self.experiments = Experiments(tables, self.history, clock)
         self.approvals = Approvals(tables, self.history, clock)
