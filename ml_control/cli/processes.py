@@ -8,6 +8,7 @@ from contextlib import suppress
 import click
 
 from ml_control.cli.context import App
+from ml_control.cli.stalled import SensorWatch
 from ml_control.errors import MlControlError, Retryable
 
 _RETRY_SECONDS = 30.0  # a server that cannot start is not tried at every look
@@ -50,6 +51,7 @@ class EndpointKeeper:
         self._said: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
         self._unclaimed: set[str] = set()
+        self._sensors = SensorWatch(app)
 
     def look(self) -> None:
         """One look at every pipeline; a variant that is refused does not stop the others."""
@@ -80,6 +82,7 @@ class EndpointKeeper:
                 )
 
         self._look_for_unclaimed()
+        self._sensors.look()
 
     def _look_for_unclaimed(self) -> None:
         """Tell once of files in a landing folder that belongs to no pipeline."""

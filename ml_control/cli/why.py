@@ -61,7 +61,7 @@ def why(
 def _print(tree: Tree) -> None:
     from rich.console import Console
 
-    Console(soft_wrap=True).print(tree)
+    Console().print(tree)
 
 
 def _tree(text: str) -> Tree:
@@ -104,7 +104,7 @@ def _model_tree(seen: dict[str, Any]) -> Tree:
     job = _add(tree, f"trained by job {seen['training_job']} ({by(run)})")
     trigger = seen["trigger"]
     asked = f" {when(trigger['at'])}" if trigger["at"] is not None else ""
-    _add(job, f"asked for{asked} because {trigger['because']}")
+    _add(job, f"asked for{asked}: {trigger['because']}")
     data = _add(job, f"on dataset {seen['dataset'][:_SHORT]}")
     for part in seen["partitions"][-_PARTITIONS:]:
         _add_partition(data, part)

@@ -244,6 +244,7 @@ class ModelVersion(Record):
     metrics: dict[str, float]
     created_at: float
     run: str
+    prediction: dict[str, Any] = Field(default_factory=dict)  # its profile, on the test split
 
 
 class GateResult(Record):
@@ -283,16 +284,53 @@ class Verdict(Record):
         return [gate.name for gate in self.gates if not gate.passed]
 
 
+TriggerKind = Literal[
+    "rows", "schedule", "partition drift", "live drift", "prediction drift", "quality"
+]
+
+
+class Trigger(Record):
+    """Something that asks for a training, from when it was first seen until it is over.
+
+    ``answering`` is the number of the training that began last while it held. Once that one was
+    judged the trigger is ``trained``: it asks no more, unless it grows by another bound.
+    """
+
+    kind: TriggerKind
+    subject: str = ""  # what it is about: of the same kind with another subject is another one
+    value: float = 0.0  # when it was seen first, or was last trained on
+    at: float = 0.0  # when it was seen first
+    answering: int = 0
+    trained: bool = False
+
+
 class TrainingState(Record):
-    """The last dataset that training was asked for, and how that ended."""
+    """The last training that was asked for, how it ended, and what asks for the next one."""
 
     pipeline: str
     dataset: str | None = None
     attempt: int = 0
     outcome: Literal["requested", "passed", "refused", "failed"] | None = None
     reason: str = ""
-    at: float = 0.0
-    run: str | None = None
+    at: float = 0.0  # of the outcome
+    run: str | None = None  # None while it was asked for and did not begin
+    number: int = 0  # trainings that began
+    began: float = 0.0  # when the last one began
+    asked: tuple[float, ...] = ()  # when trainings were asked for, within the last day
+    triggers: tuple[Trigger, ...] = ()
+
+
+class OutcomeSums(Record):
+    """What became of a pipeline's predictions, in sum: read from the log up to ``offset``.
+
+    ``days``: by model version and UTC day, the number of values, their sum and sum of squares.
+    ``told``: all outcomes by UTC day, also those that say nothing about a label or number.
+    """
+
+    pipeline: str
+    offset: int = 0
+    days: dict[str, dict[str, tuple[int, float, float]]] = Field(default_factory=dict)
+    told: dict[str, int] = Field(default_factory=dict)
 
 
 class Lease(Record):

@@ -100,7 +100,7 @@ def rollout_of(decision: Decision) -> tuple[Rollout, bool] | None:
     Decisions of earlier versions hold weights and variants beside the champion, their subject.
     """
     details = decision.details
-    told: dict[str, Any] | None = details.get("rollout")
+    told: dict[str, Any] | None = details.get("record")
     whole = isinstance(told, dict)
     if told is None or not whole:
         if "weights" not in details or "variants" not in details:

@@ -24,7 +24,11 @@ _OPEN = [
 ]
 STARTUP_SECONDS = 60.0
 LAUNCH_SECONDS = 300.0  # a run that has not reported its start, or its end after a cancel
-_ASSETS_OF_JOB = {"ingest": ("raw", "processed"), "train": ("model", "endpoint", "ab_config")}
+_ASSETS_OF_JOB = {
+    "ingest": ("raw", "processed"),
+    "train": ("model", "endpoint", "ab_config"),
+    "rollout": ("ab_config",),
+}
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from ml_control.core.digests import short
@@ -10,6 +9,7 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Rollout, Verdict
 from ml_control.errors import MlControlError, NotProven
 from ml_control.platform import Platform
+from ml_control.services.timeline import history
 from ml_control.services.views import status
 
 TIMELINE = 40
@@ -46,15 +46,17 @@ def page(platform: Platform, pipeline: Pipeline, ui: str | None) -> dict[str, An
     registry = platform.registry
     now = status(platform, pipeline)
     rollout = registry.rollouts.get(pipeline.name)
+    evidence, _ = registry.experiments.evidence(pipeline.name, rollout.id)
     versions = {v.model_version for v in rollout.variants.values()}
     return {
         **now,
         "split": split(rollout),
         "record": rollout.to_json(),
-        "curve": registry.curves.get(pipeline.name, rollout.id),
-        "evidence": None,
+        "curve": evidence.points if evidence else (),
+        "metric": pipeline.spec.rollout.metric.name,
+        "judgement": evidence.judgement if evidence else None,
         "verdicts": {v: _newest(platform, pipeline, v) for v in sorted(versions) if v},
-        "timeline": timeline(platform, pipeline, ui),
+        "timeline": history(platform, pipeline, limit=TIMELINE, ui=ui or "")["decisions"][::-1],
         "alerts_open": [
             {"kind": a.kind, "object": a.object, "reason": a.reason, "next": a.next, "at": a.at}
             for a in registry.alerts.open(pipeline.name)
@@ -97,24 +99,6 @@ def split(rollout: Rollout) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: (one["role"] != "champion", one["variant"]))
 
 
-def timeline(platform: Platform, pipeline: Pipeline, ui: str | None) -> list[dict[str, Any]]:
-    """The newest decisions first, each with the page of the Dagster run that took it."""
-    found = []
-    for item in itertools.islice(platform.registry.history.newest(pipeline.name), TIMELINE):
-        run = item.actor if _is_run(item.actor) else ""
-        found.append(
-            {
-                "at": item.at,
-                "action": item.action,
-                "subject": short(item.subject) if item.subject else "",
-                "because": item.because,
-                "actor": f"run {run[:8]}" if run else item.actor,
-                "run": f"{ui}/runs/{run}" if ui and run else "",
-            }
-        )
-    return found
-
-
 def links(pipeline: Pipeline, ui: str | None) -> dict[str, str]:
     """Pages of the Dagster UI about this pipeline."""
     if not ui:
@@ -130,8 +114,3 @@ def links(pipeline: Pipeline, ui: str | None) -> dict[str, str]:
 def _newest(platform: Platform, pipeline: Pipeline, version: str) -> Verdict | None:
     verdicts = platform.registry.models.verdicts(pipeline.name, version)
     return verdicts[0] if verdicts else None
-
-
-def _is_run(actor: str) -> bool:
-    """Whether an actor is a Dagster run: a UUID."""
-    return len(actor) == 36 and actor.count("-") == 4 and set(actor) <= set("0123456789abcdef-")

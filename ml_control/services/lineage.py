@@ -10,9 +10,8 @@ from typing import Any
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Decision, Event, ModelVersion, RawManifest, Verdict
 from ml_control.core.timeline import Span, about, kind_of, run_of, spans
-from ml_control.errors import BadObject, PlatformFailed
+from ml_control.errors import BadObject
 from ml_control.platform import Platform
-from ml_control.ports import PredictionLog
 from ml_control.services.timeline import known_model, live_at, run_url
 
 _SHOWN = 100  # decisions about one model
@@ -97,13 +96,13 @@ def _trigger(asked: list[Decision], model: ModelVersion, ui: str) -> dict[str, A
     before = [decision for decision in asked if decision.at <= model.created_at]
     if before:
         return _decision(before[-1], ui)
-    return {"because": "a person asked for it, or a run that left no word", "at": None}
+    return {"because": "by a person, or by a run that left no word", "at": None}
 
 
 def _decision(decision: Decision, ui: str) -> dict[str, Any]:
     run = run_of(decision)
     told = decision.to_json()
-    evidence = {k: v for k, v in told["details"].items() if k not in ("rollout", "variants")}
+    evidence = {k: v for k, v in told["details"].items() if k not in ("record", "variants")}
     return {
         **{name: told[name] for name in ("seq", "at", "action", "subject", "because", "actor")},
         "details": evidence,
@@ -233,7 +232,7 @@ def of_request(
 
     Raises ``BadObject`` when the request is not logged (any more).
     """
-    found = prediction_log(platform).find(pipeline.name, request_id)
+    found = platform.log.find(pipeline.name, request_id)
     if found is None:
         raise BadObject(
             f"{pipeline.name} request {request_id[:80]}",
@@ -260,13 +259,3 @@ def of_request(
         "then": live_at(platform, pipeline, found.at, ui=ui),
         "chain": why(platform, pipeline, known.version, ui=ui) if known else None,
     }
-
-
-def prediction_log(platform: Platform) -> PredictionLog:
-    """The platform's prediction log. Raises ``PlatformFailed`` where it keeps none."""
-    log: PredictionLog | None = getattr(platform, "log", None)
-    if log is None:
-        raise PlatformFailed(
-            "prediction log", "this platform keeps none", "ask the gateway, which logs requests"
-        )
-    return log

@@ -151,13 +151,13 @@ def _experiments(platform: Platform, rollouts: dict[str, Rollout]) -> Iterator[M
         labels=["pipeline", "rollout", "arm"],
     )
     for name, rollout in rollouts.items():
-        points = platform.registry.curves.get(name, rollout.id)
-        if not points:
+        evidence, _ = platform.registry.experiments.evidence(name, rollout.id)
+        if evidence is None or evidence.judgement is None:
             continue
-        last = points[-1]
         for part in ("estimate", "low", "high"):
-            difference.add_metric([name, rollout.id, part], getattr(last, part))
-        for arm, count in zip(("champion", "challenger"), last.samples, strict=True):
+            if (value := evidence.judgement[part]) is not None:
+                difference.add_metric([name, rollout.id, part], value)
+        for arm, count in sorted(evidence.judgement["samples"].items()):
             samples.add_metric([name, rollout.id, arm], count)
     yield from (difference, samples)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+from ml_control.core import retraining
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Decision, ModelVersion, Rollout
 from ml_control.core.timeline import Moment, change_of, kind_of, moment, rollout_of, run_of
@@ -62,6 +64,24 @@ def _told(decision: Decision, before: Rollout | None, ui: str) -> dict[str, Any]
         "run": run,
         "url": run_url(ui, run),
     }
+
+
+def note_asked(
+    platform: Platform, pipeline: Pipeline, dataset: str, decision: retraining.Decision
+) -> None:
+    """Leave word in the history that a training was asked for, and what asked for it."""
+    platform.registry.history.append(
+        pipeline.name,
+        "training asked",
+        dataset,
+        decision.because,
+        actor=f"{pipeline.name}__retraining",
+        details={
+            "attempt": decision.attempt,
+            "redeploy": decision.redeploy,
+            "triggers": [asdict(one) for one in decision.triggers if one.holds],
+        },
+    )
 
 
 def run_url(ui: str, run: str | None) -> str | None:

@@ -11,7 +11,7 @@ from ml_control.core.tuning import Trial, best_of
 from ml_control.platform import Platform
 from ml_control.services.reconcile import endpoint_name, unproven
 from ml_control.services.requests import given_up, waiting
-from ml_control.services.retraining import observe_and_decide
+from ml_control.services.retraining import observe_and_decide, shown
 from ml_control.services.timeline import history as history  # noqa: PLC0414 - found here too
 
 
@@ -39,12 +39,9 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
             "refused": sorted(state.partition for state in partitions if state.refused),
             "given_up": sorted(given_up(platform, pipeline)),
         },
-        "retrain": {
-            "decision": "train" if decision.train else "wait",
-            "because": decision.because,
-        },
+        "retrain": shown(decision),
         "rollout": rollout.to_json(),
-        "paused": not pipeline.spec.retrain.automatic,
+        "paused": rollout.paused or not pipeline.spec.retrain.automatic,
     }
 
 
@@ -121,7 +118,7 @@ def trials(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
     for made in studies.values():
         best = best_of(made)
         for trial in made:
-            shown = trial.to_json()
-            shown["rounds"] = len(shown.pop("curve"))
-            found.append({**shown, "best": trial == best})
+            told = trial.to_json()
+            told["rounds"] = len(told.pop("curve"))
+            found.append({**told, "best": trial == best})
     return found

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_control.core.series import Point
-from ml_control.gateway.console.chart import confidence_sequence, ticks
+from ml_control.gateway.console.chart import Look, confidence_sequence, ticks
 from ml_control.gateway.console.render import FORMS, pipeline_page, render
 from ml_control.gateway.console.session import COOKIE, Sessions, cookie
 
@@ -40,7 +39,8 @@ def page(**changed: Any) -> dict[str, Any]:
         "variants": {"a": {"state": "InService"}, "b": {"state": "Failed"}},
         "verdicts": {},
         "curve": (),
-        "evidence": None,
+        "judgement": None,
+        "metric": "accuracy",
         "verdict": None,
         "candidate": None,
         "alerts_open": [],
@@ -56,7 +56,8 @@ def page(**changed: Any) -> dict[str, Any]:
 
 def test_whatever_a_value_holds_it_is_text_on_the_page():
     """A reason with markup in it is shown, not run."""
-    line = {"at": 0.0, "action": EVIL, "subject": EVIL, "because": EVIL, "actor": EVIL, "run": ""}
+    words = dict.fromkeys(("kind", "subject", "because", "changed", "actor", "run", "url"), EVIL)
+    line = {**words, "at": 0.0, "url": ""}
     html = pipeline_page(page(timeline=[line], retrain={"decision": EVIL, "because": EVIL}))
 
     assert b"<script" not in html
@@ -134,17 +135,9 @@ def test_an_installation_without_pipelines_says_how_to_make_one():
     assert b"ml-control init" in render("index.html", lines=[])
 
 
-def looked(offset: int, low: float = -0.1, high: float = 0.2) -> Point:
+def looked(samples: int, low: float = -0.1, high: float = 0.2) -> Look:
     """One look at an experiment."""
-    return Point(
-        offset=offset,
-        at=0.0,
-        samples=(offset, offset),
-        estimate=(low + high) / 2,
-        low=low,
-        high=high,
-        decision="continue",
-    )
+    return Look(0.0, samples, (low + high) / 2, low, high)
 
 
 bounds = st.floats(-1e6, 1e6).flatmap(

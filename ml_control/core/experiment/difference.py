@@ -33,7 +33,9 @@ as at least Q, since arms with unequal variances and unequal shares have the lar
 promise of alpha is exact for "no difference at all", which for a proportion is "equal rates", and
 asymptotic for means that are equal while their distributions are not, and for a margin. There a
 mean of a very skewed outcome (a few huge values) on one arm only can mislead below thousands of
-entities, as it misleads any test of means.
+entities, as it misleads any test of means. For a proportion a difference of d implies what either
+arm's variance is, and P counts as what it would be then: on a small arm few rare outcomes, or none
+yet, do not pass for certainty.
 
 **The tuning.** r is half of what P is at ``min_samples`` entities on each arm. The bound is then
 within a tenth of its best for decisions at twice to twenty times ``min_samples``. P is taken when
@@ -45,7 +47,7 @@ stays exact given them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,7 @@ from ml_control.errors import BadObject
 #: Larger outcomes are refused: sums of their squares would leave the range of a float.
 LARGEST = 1e100
 _CENTRE_OVER = 1000  # about so many outcomes make the centre: it follows a drift, costing 0.05 %
+_STEPS = 200  # they shrink geometrically
 _MIXED = 0.5  # r as a share of P at min_samples
 
 
@@ -139,15 +142,51 @@ def difference(state: ExperimentState, settings: ExperimentSettings) -> Differen
     mixed = _mixed_over(state.marks, settings.min_samples)
     if not mixed:
         return None
-    variance = (state.squares + 2.0 * max(state.squares, state.spread)) / 3.0
-    # log1p(variance / mixed) would lose everything to infinity where mixed is all but nothing.
-    growth = math.log(variance + mixed) - math.log(mixed) - 2.0 * math.log(settings.alpha)
-    reach = math.sqrt((variance + mixed) * growth) / state.information
-    estimate = state.score / state.information
-    found = (estimate, estimate - reach, estimate + reach)
+    limit: float = math.inf
+    more: Callable[[float], float] = _nothing_more
     if settings.kind == "proportion":  # rates differ by 1 at most
-        found = (max(-1.0, min(1.0, x)) for x in found)  # type: ignore[assignment]
-    return Difference(*found)
+        limit, more = 1.0, _more_spread(state)
+    estimate = state.score / state.information
+
+    def reach(apart: float) -> float:
+        """How far the estimate may be from a difference of *apart*."""
+        spread = max(state.squares, state.spread, state.spread + more(apart))
+        total = (state.squares + 2.0 * spread) / 3.0 + mixed
+        growth = math.log(total) - math.log(mixed) - 2.0 * math.log(settings.alpha)
+        return math.sqrt(total * growth) / state.information
+
+    def end(side: float) -> float:
+        """The nearest difference on this side that its own bound leaves out."""
+        at = estimate + side * reach(0.0)
+        for _ in range(_STEPS):
+            at = _within(limit, at)
+            further = estimate + side * reach(at)
+            if side * further <= side * at:
+                break
+            at = further
+        return _within(limit, at)
+
+    return Difference(_within(limit, estimate), end(-1.0), end(1.0))
+
+
+def _within(limit: float, value: float) -> float:
+    return max(-limit, min(limit, value))
+
+
+def _nothing_more(apart: float) -> float:  # noqa: ARG001 - for a mean the variance is any
+    return 0.0
+
+
+def _more_spread(state: ExperimentState) -> Callable[[float], float]:
+    """By how much rates that differ by d would have more spread than equal ones have.
+
+    With the pooled rate p and the share w it is D ((1 - 2p)(1 - 2w) d - w(1 - w) d²).
+    """
+    samples = state.champion_samples + state.challenger_samples
+    uneven = 1.0 - 2.0 * (state.champion_sum + state.challenger_sum) / samples
+    lean = (samples - 2.0 * state.expected_challengers) / samples
+    slope, bend = state.information * uneven * lean, state.information * (1.0 - lean * lean) / 4.0
+    return lambda apart: apart * (slope - bend * apart)
 
 
 def _mixed_over(marks: tuple[float, ...], min_samples: int) -> float:

@@ -99,9 +99,12 @@ def _share(state: Rollout, action: Action, now: float) -> dict[str, Any]:
     champion = champion_variant(state)
     if not _ours(state, action) or champion is None or state.challenger is None:
         return {}
+    phase = PHASES[state.strategy]
+    if (state.phase, state.share) == (phase, action.share):
+        return {}
     return {
         "weights": {champion: 1.0 - action.share, state.challenger: action.share},
-        "phase": PHASES[state.strategy],
+        "phase": phase,
         "step": state.step + (state.phase == "canary" and action.share > state.share),
         "step_at": now,
     }

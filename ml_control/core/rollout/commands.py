@@ -7,7 +7,7 @@ is repeated by its person.
 from __future__ import annotations
 
 from ml_control.core.records import Rollout
-from ml_control.core.rollout.change import target_of, variant_of
+from ml_control.core.rollout.change import variant_of
 from ml_control.core.rollout.policy import contradiction, place, unfit
 from ml_control.core.rollout.seen import Action, Command, Decision, Kind, Seen
 from ml_control.errors import Conflict, NotProven, Retryable, Unknown
@@ -118,10 +118,9 @@ def _rollback(state: Rollout, seen: Seen, command: Command) -> Decision:  # noqa
             "the version before the champion lost live itself",
             "name another with 'ml-control promote --version'",
         )
-    if target_of(state) is None or seen.of(target_of(state) or "").state != "InService":
-        placed = place(state, seen, version)
-        if placed is not None:
-            return _possible(state, placed)
+    placed = place(state, seen, version)
+    if placed is not None:
+        return _possible(state, placed)
     return _action(state, "revert", variant_of(state, version) or "")
 
 

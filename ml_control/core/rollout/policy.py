@@ -60,12 +60,10 @@ def _do(state: Rollout, kind: Kind, because: str, variant: str = "", **more: obj
 
 
 def _under_way(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
-    champion, challenger = champion_variant(state), state.challenger
     if unknown := contradiction(state, seen):
         return _do(state, "halt", unknown)
-    assert champion is not None
-    assert challenger is not None
-    for name in (champion, challenger):
+    challenger = state.challenger or ""
+    for name in (champion_variant(state) or "", challenger):
         found = _up(state, seen, name)
         if found is not None:
             return found
@@ -100,9 +98,9 @@ def contradiction(state: Rollout, seen: Seen) -> str:
 def _up(state: Rollout, seen: Seen, name: str) -> Decision | None:
     """Bring a variant back that does not serve; what cannot come back decides."""
     found = seen.of(name)
-    if found.state == "InService":
-        return None
     if not found.refused:
+        if found.state == "InService":
+            return None
         return _do(state, "revive", f"variant {name} does not serve", name)
     why = f"variant {name} could not be brought back: {found.refused}"
     if name == state.challenger:
@@ -186,11 +184,11 @@ def _idle(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
     if tidying is not None:
         return tidying
     champion = champion_variant(state)
-    if champion is not None and seen.of(champion).state != "InService":
-        refused = seen.of(champion).refused
-        if not refused:
-            return _do(state, "revive", f"variant {champion} does not serve", champion)
-        return Decision((), f"variant {champion} could not be brought back: {refused}")
+    found = seen.of(champion or "")
+    if champion is not None and found.refused:
+        return Decision((), f"variant {champion} could not be brought back: {found.refused}")
+    if champion is not None and (found.state, found.version) != ("InService", state.champion):
+        return _do(state, "revive", f"variant {champion} does not serve", champion)
     candidate = seen.candidate
     if candidate is None:
         return Decision((), "no model was trained yet")
@@ -241,10 +239,10 @@ def place(state: Rollout, seen: Seen, version: str) -> Decision | None:
     variant = variant_of(state, version)
     if variant is not None:
         found = seen.of(variant)
-        if found.state == "InService" and found.version == version:
-            return None
         if found.refused:
             return Decision((), f"variant {variant} could not be brought up: {found.refused}")
+        if found.state == "InService" and found.version == version:
+            return None
         return _do(state, "revive", f"variant {variant} does not serve", variant)
     idle = idle_variant(state)
     if idle in state.losing_since:
@@ -267,8 +265,9 @@ def released(state: Rollout, variant: str, version: str) -> str:
 
 def _to_tidy(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision | None:
     """Variants that are kept no longer, and servers that no variant names."""
-    champion = champion_variant(state)
-    wanted = seen.candidate.version if seen.candidate else None
+    champion, candidate = champion_variant(state), seen.candidate
+    fit = candidate is not None and candidate.standing == "proven" and not unfit(state, candidate)
+    wanted = candidate.version if candidate is not None and fit else None
     for name, entry in sorted(state.variants.items()):
         if name == champion:
             continue

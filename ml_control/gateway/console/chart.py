@@ -6,15 +6,24 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
-
-from ml_control.core.series import Point
+from typing import NamedTuple
 
 _WIDTH, _HEIGHT = 960, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 16, 44
 _TICKS = 5
 
 
-def confidence_sequence(points: Sequence[Point], title: str) -> str:
+class Look(NamedTuple):
+    """What an experiment said at one look: challenger minus champion, with its bounds."""
+
+    at: float  # UTC seconds
+    samples: int  # entities with an outcome, of both arms
+    estimate: float
+    low: float
+    high: float
+
+
+def confidence_sequence(points: Sequence[Look], title: str) -> str:
     """Estimate and bounds of the difference over the outcomes seen; empty without a point.
 
     The band is valid at every look, so a reader may stop at any of them: where it leaves zero, the
@@ -22,7 +31,7 @@ def confidence_sequence(points: Sequence[Point], title: str) -> str:
     """
     if not points:
         return ""
-    xs = [float(sum(point.samples)) for point in points]
+    xs = [float(point.samples) for point in points]
     # Early bounds are so wide that they would flatten everything after them.
     settled = points[len(points) // 3 :]
     low, high = min(p.low for p in settled), max(p.high for p in settled)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from ml_control.core.records import Verdict
-from ml_control.gateway.console.chart import confidence_sequence
+from ml_control.gateway.console.chart import Look, confidence_sequence
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -56,7 +56,7 @@ def pipeline_page(page: dict[str, Any], **values: Any) -> bytes:
     """The page of one pipeline, see :func:`ml_control.services.console.page`."""
     title = f"{page['name']}: challenger minus champion"
     # Only numbers and times go into the picture, and its title is escaped there.
-    chart = Markup(confidence_sequence(page["curve"], title))  # noqa: S704
+    chart = Markup(confidence_sequence([Look(*look) for look in page["curve"]], title))  # noqa: S704
     forms = [{"fields": [], **form} for form in FORMS]
     candidate = page.get("candidate") or ""
     for form in forms:
