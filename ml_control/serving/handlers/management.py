@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ml_control.serving.handlers.bodies import Approve, Promote, Reason, Strict, Traffic, decode
@@ -44,5 +45,7 @@ def command(request: Request, desk: Desk, *, pipeline: str, name: str) -> Steps:
 
 
 def plain(value: Any) -> Any:
-    """A record as plain data."""
+    """A record, or a dataclass of records, as plain data."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     return value.to_json() if hasattr(value, "to_json") else value
