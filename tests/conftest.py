@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from ml_control.settings import Settings, load_settings
 EXAMPLES = Path(__file__).parent.parent / "pipelines"
 START = "2024-01-01"
 TUMOURS = "tumours"
+os.environ.setdefault("ML_CONTROL_GATEWAY_PORT", "0")  # several homes are up at once
 VARIABLES = ("ML_CONTROL_HOME", "ML_CONTROL_PIPELINES", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY")
 
 

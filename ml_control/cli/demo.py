@@ -111,7 +111,17 @@ def start_up(observer: Observer, port: int) -> subprocess.Popen[str]:
     log = observer.home / "up.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "ml_control", "up", "--port", str(port)],
+            [
+                sys.executable,
+                "-u",
+                "-m",
+                "ml_control",
+                "up",
+                "--port",
+                str(port),
+                "--gateway-port",
+                "0",
+            ],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

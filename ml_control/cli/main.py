@@ -28,6 +28,7 @@ COMMANDS = {
     "restore": "backups",
     "predict": "serving",
     "verify": "serving",
+    "token": "tokens",
     "status": "views",
     "events": "views",
     "models": "views",

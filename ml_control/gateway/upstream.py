@@ -1,4 +1,4 @@
-"""One HTTP/1.1 client for the endpoints: kept-alive connections, one request on each, bounded times.
+"""An HTTP/1.1 client for the endpoints: connections kept alive, one request on each, times bounded.
 
 An answer counts only if it comes from the deployment that was looked up and that serves the model
 asked for, so that a server that was replaced a moment ago is not taken for the one before.

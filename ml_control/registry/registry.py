@@ -14,10 +14,13 @@ from ml_control.registry.models import Models
 from ml_control.registry.partitions import Partitions
 from ml_control.registry.rollouts import Rollouts
 from ml_control.registry.sweeps import Sweeps
+from ml_control.registry.tokens import Tokens
 
 
 class Registry:
-    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps."""
+    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps,
+    tokens.
+    """
 
     def __init__(
         self, tables: Tables, *, lease_seconds: float = 30.0, clock: Callable[[], float] = time.time
@@ -31,4 +34,5 @@ class Registry:
         self.partitions = Partitions(tables)
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
+        self.tokens = Tokens(tables, clock)
         self.rollouts = Rollouts(tables, self.history, clock)
