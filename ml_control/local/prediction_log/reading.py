@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ml_control.local.prediction_log.schema import SPAN
-from ml_control.ports import LATENCY_BOUNDS, Joined, LogState, Logged, Prediction, Traffic
+from ml_control.ports import LATENCY_BOUNDS, Joined, Logged, LogState, Prediction, Traffic
 
 _BUCKETS = len(LATENCY_BOUNDS) + 1
 _PREDICTION = """SELECT p.id, p.request_id, p.entity_id, p.at, p.latency, p.rows, p.failed,
@@ -35,8 +35,9 @@ def number_of(connection: sqlite3.Connection, pipeline: str) -> int | None:
 def find(connection: sqlite3.Connection, pipeline: str, request_id: str) -> Prediction | None:
     """One request."""
     row = connection.execute(
-        f"{_ONE} WHERE p.pipeline = (SELECT no FROM pipelines WHERE name = ?) AND p.request_id = ?",
-        (pipeline, request_id),
+        f"{_ONE} WHERE p.request_id = ? "  # noqa: S608 - ours
+        "AND p.pipeline = (SELECT no FROM pipelines WHERE name = ?)",
+        (request_id, pipeline),
     ).fetchone()
     return None if row is None else _prediction(pipeline, row)
 
