@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ml_control.lake import Lake
-from ml_control.ports import Alerts, Endpoints, Notifications, PredictionLog, Trainer
+from ml_control.ports import Alerts, Endpoints, Notifications, PredictionLog, Stream, Trainer
 from ml_control.registry import Registry
 from ml_control.settings import Settings
 
@@ -23,6 +23,7 @@ class Platform:
     endpoints: Endpoints
     alerts: Alerts
     log: PredictionLog
+    stream: Stream
 
 
 @lru_cache(maxsize=8)
@@ -34,6 +35,7 @@ def open_platform(settings: Settings) -> Platform:
     from ml_control.local.notifications import LocalNotifications
     from ml_control.local.prediction_log import SqlitePredictionLog
     from ml_control.local.registry import SqliteTables
+    from ml_control.local.stream import SqliteStream
     from ml_control.local.trainer import LocalTrainer
 
     home = settings.home
@@ -54,4 +56,5 @@ def open_platform(settings: Settings) -> Platform:
             home / "logs" / "alerts.jsonl", settings.alert_webhook.get_secret_value()
         ),
         log=SqlitePredictionLog(home / "predictions.db", settings.log_days),
+        stream=SqliteStream(home / "stream"),
     )

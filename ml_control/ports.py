@@ -306,9 +306,18 @@ class Endpoints(Protocol):
         ...
 
     def invoke(
-        self, name: str, body: bytes, content_type: str = "text/csv", accept: str = "text/csv"
+        self,
+        name: str,
+        body: bytes,
+        content_type: str = "text/csv",
+        accept: str = "text/csv",
+        archive: str = "",
     ) -> Reply:
-        """One request to the endpoint. Raises ``Retryable`` when it cannot be reached."""
+        """One request to the endpoint. Raises ``Retryable`` when it cannot be reached.
+
+        With the SHA-256 of an ``archive`` only a server of exactly these bytes is asked; while
+        another model serves under this name, ``Retryable`` is raised.
+        """
         ...
 
     def stop(self, name: str) -> None:
@@ -493,6 +502,10 @@ class PredictionLog(Protocol):
         ...
 
 
+MAX_STREAM_BYTES = 1 << 20  # of a record, the smallest limit of the platforms
+MAX_STREAM_KEY = 256  # characters
+
+
 @dataclass(frozen=True)
 class StreamRecord:
     """One record of a stream. Records of one key keep their order."""
@@ -500,29 +513,80 @@ class StreamRecord:
     pipeline: str
     key: str  # the entity
     data: bytes
-    sequence: int = 0  # place in its shard
-    at: float = 0.0
+    sequence: int = 0  # place in its shard; never given out twice
+    at: float = 0.0  # UTC seconds when it was put
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A record that nobody could process."""
+
+    record: StreamRecord
+    reason: str
+    tries: int
+    at: float  # UTC seconds when it was parked
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """Where the consumer of a stream stands."""
+
+    waiting: int = 0  # records neither settled nor parked
+    failing: int = 0  # of these, those that were tried in vain
+    parked: int = 0
+    checkpoint: int = 0  # every record up to this sequence number is settled or parked
+    oldest_at: float | None = None  # UTC seconds when the first waiting record was put
 
 
 class Stream(Protocol):
     """A durable stream: at least once, in the order of each key."""
 
     def put(self, records: Sequence[StreamRecord]) -> list[int]:
-        """Append records, on disk when it returns; gives their sequence numbers."""
+        """Append records, on disk when it returns; gives their sequence numbers.
+
+        Raises ``BadObject``, with nothing put, for a key that is empty or too long and for data
+        that is too large, ``PlatformFailed`` when the disk refuses.
+        """
+        ...
+
+    def exclusive(self, pipeline: str, patience: float = 0.0) -> AbstractContextManager[None]:
+        """Hold while reading and settling: one consumer at a time. Ends with its process.
+
+        Raises ``Conflict`` naming the holder when it is not free within ``patience`` seconds.
+        """
         ...
 
     def read(self, pipeline: str, limit: int) -> list[StreamRecord]:
-        """Up to ``limit`` records after the consumer's checkpoint, in order, and those again that
-        were reported as failed.
+        """Up to ``limit`` records that are neither settled nor parked, in order.
+
+        A failed one comes again when its wait is over; until then it and the later ones of its key
+        are left out. The same records are given again until they are settled.
         """
         ...
 
-    def settle(self, pipeline: str, done: Sequence[int], failed: Mapping[int, str]) -> None:
-        """Report a batch: ``done`` never comes again; ``failed`` comes again, with its reason kept,
-        until its tries are used up; then it is parked.
+    def settle(
+        self,
+        pipeline: str,
+        done: Collection[int],
+        failed: Mapping[int, str],
+        poison: Mapping[int, str] | None = None,
+    ) -> list[int]:
+        """Report records by sequence number; gives those that were parked.
+
+        ``done`` never come again. ``failed`` come again, each time later, until their tries are
+        used up; then they are parked. ``poison``, where trying again cannot help, is parked now.
+        What is not named comes again as if it had not been read. Twice is harmless.
         """
         ...
 
-    def parked(self, pipeline: str) -> list[tuple[StreamRecord, str]]:
-        """Records that nobody could process, with the reason."""
+    def parked(self, pipeline: str, limit: int = 1000) -> list[Parked]:
+        """The first records that nobody could process, in order, with the reason."""
+        ...
+
+    def replay(self, pipeline: str) -> int:
+        """Make parked records wait again, in their places and with new tries; gives how many."""
+        ...
+
+    def state(self, pipeline: str) -> StreamState:
+        """Where its consumer stands."""
         ...

@@ -31,23 +31,34 @@ def encode_records(
 
     Raises ``BadObject`` with ``row`` (from 1) and ``column`` for the first that does not fit.
     """
-    import numpy as np
-
     columns = _columns(features, records)
     if columns is None:
         return _one_by_one(features, records)
-    matrix = np.empty((len(records), features.width), dtype=np.float32)
-    at = 0
-    missing = frozenset(features.missing)
     try:
-        if all(isinstance(feature, NumberFeature) for feature in features.features):
-            return _numbers(features, columns)
-        for feature, values in zip(features.features, columns, strict=True):
-            end = at + len(feature.columns)
-            matrix[:, at:end] = _block(feature, values, missing)
-            at = end
+        return encode_columns(features, columns)
     except (ValueError, OverflowError, TypeError):
         return _one_by_one(features, records)  # which says whose fault it is
+
+
+def encode_columns(
+    features: FeatureSpec, columns: Sequence[tuple[Any, ...]]
+) -> NDArray[np.float32]:
+    """The same from the values of each feature, of which there is at least one.
+
+    Raises ``ValueError``, ``OverflowError`` or ``TypeError`` when a value does not fit; which one
+    that is, encoding one record after the other tells.
+    """
+    import numpy as np
+
+    if all(isinstance(feature, NumberFeature) for feature in features.features):
+        return _numbers(features, columns)
+    matrix = np.empty((len(columns[0]), features.width), dtype=np.float32)
+    at = 0
+    missing = frozenset(features.missing)
+    for feature, values in zip(features.features, columns, strict=True):
+        end = at + len(feature.columns)
+        matrix[:, at:end] = _block(feature, values, missing)
+        at = end
     return matrix
 
 
@@ -68,7 +79,7 @@ def _columns(
         return None
 
 
-def _numbers(features: FeatureSpec, columns: list[tuple[Any, ...]]) -> NDArray[np.float32]:
+def _numbers(features: FeatureSpec, columns: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
     """All columns at once, where every feature is a number."""
     import numpy as np
 

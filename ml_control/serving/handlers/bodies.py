@@ -174,7 +174,9 @@ def _keys(value: Any) -> int:
     given = [getattr(value, name) for name in value.__struct_fields__]
     count = sum(item is not None for item in given)
     for item in given:
-        if isinstance(item, list):
+        if isinstance(item, dict):
+            count += len(item)
+        elif isinstance(item, list):
             count += sum(len(part) for part in item if isinstance(part, dict))
     return count
 

@@ -55,26 +55,50 @@ class _Asked:
     failures: list[str] = field(default_factory=list)
 
 
-def assign(rollout: Rollout, entity: str) -> Assignment | None:
-    """The variant of an entity under a Rollout; None when nothing is live."""
+@dataclass(frozen=True)
+class Arms:
+    """Where entities may belong: ``weight`` of them to the second variant, the others to the first."""
+
+    first: Assignment
+    second: Assignment | None
+    weight: float
+
+
+def arms(rollout: Rollout) -> Arms | None:
+    """The variants that entities are dealt to under a Rollout; None when nothing is live."""
     live = rollout.live
     if live is None:
         return None
     weights, champion = rollout.weights, _champion(rollout)
     taking = [name for name in sorted(weights) if weights[name] > 0]
     second = rollout.challenger or next((name for name in taking if name != live), None)
-    share = weights.get(second, 0.0) if second else 0.0
-    if second and to_challenger(rollout.id, entity, share):
-        chosen = second
-    else:  # what the second does not take is the champion's, also when that is next to nothing
-        chosen = champion if champion and live == second else live
-    others = dict.fromkeys([*([champion] if champion else []), *taking])
-    return Assignment(
-        chosen,
-        challenger=chosen == rollout.challenger,
-        share=rollout.share,
-        others=tuple(name for name in others if name != chosen and name in rollout.variants),
+    order = list(dict.fromkeys([*([champion] if champion else []), *taking]))
+
+    def assignment(chosen: str) -> Assignment:
+        return Assignment(
+            chosen,
+            challenger=chosen == rollout.challenger,
+            share=rollout.share,
+            others=tuple(name for name in order if name != chosen and name in rollout.variants),
+        )
+
+    # What the second does not take is the champion's, also when that is next to nothing.
+    first = champion if champion and live == second else live
+    return Arms(
+        assignment(first),
+        assignment(second) if second else None,
+        weights.get(second, 0.0) if second else 0.0,
     )
+
+
+def assign(rollout: Rollout, entity: str) -> Assignment | None:
+    """The variant of an entity under a Rollout; None when nothing is live."""
+    both = arms(rollout)
+    if both is None:
+        return None
+    if both.second and to_challenger(rollout.id, entity, both.weight):
+        return both.second
+    return both.first
 
 
 def _champion(rollout: Rollout) -> str | None:
