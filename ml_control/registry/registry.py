@@ -10,6 +10,7 @@ from ml_control.registry.alerts import AlertBook
 from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
+from ml_control.registry.live import Live
 from ml_control.registry.models import Models
 from ml_control.registry.partitions import Partitions
 from ml_control.registry.rollouts import Rollouts
@@ -17,7 +18,7 @@ from ml_control.registry.sweeps import Sweeps
 
 
 class Registry:
-    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps."""
+    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps, live."""
 
     def __init__(
         self, tables: Tables, *, lease_seconds: float = 30.0, clock: Callable[[], float] = time.time
@@ -31,4 +32,5 @@ class Registry:
         self.partitions = Partitions(tables)
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
+        self.live = Live(tables)
         self.rollouts = Rollouts(tables, self.history, clock)
