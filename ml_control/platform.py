@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ml_control.lake import Lake
-from ml_control.ports import Alerts, Endpoints, Notifications, Trainer
+from ml_control.ports import Alerts, Endpoints, Notifications, PredictionLog, Trainer
 from ml_control.registry import Registry
 from ml_control.settings import Settings
 
@@ -22,6 +22,7 @@ class Platform:
     trainer: Trainer
     endpoints: Endpoints
     alerts: Alerts
+    log: PredictionLog
 
 
 @lru_cache(maxsize=8)
@@ -30,6 +31,7 @@ def open_platform(settings: Settings) -> Platform:
     from ml_control.local.alerts import LocalAlerts
     from ml_control.local.endpoints import LocalEndpoints
     from ml_control.local.notifications import LocalNotifications
+    from ml_control.local.prediction_log import SqlitePredictionLog
     from ml_control.local.registry import SqliteTables
     from ml_control.local.trainer import LocalTrainer
 
@@ -46,4 +48,5 @@ def open_platform(settings: Settings) -> Platform:
         alerts=LocalAlerts(
             home / "logs" / "alerts.jsonl", settings.alert_webhook.get_secret_value()
         ),
+        log=SqlitePredictionLog(home / "predictions.db", settings.log_days),
     )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -353,7 +354,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Joined:
     """An outcome beside its prediction. ``offset`` grows in the order of joining, without gaps
-    that fill later; ``first`` marks the first of its entity in the rollout.
+    that fill later; ``first`` marks the first of its entity in the rollout, of requests that were
+    assigned while the challenger had a share (outside of that nothing is compared).
     """
 
     offset: int
@@ -367,7 +369,7 @@ class Joined:
     served: str
     model_version: str
     label: str | None
-    score: float
+    score: float  # NaN when the answer had none
     outcome: Any
     predicted_at: float
     told_at: float
@@ -376,7 +378,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Counts of one arm of a rollout, or of one variant; kept as they happen, never rescanned."""
+    """Counts of one arm of a rollout, or of one variant; kept as they happen, never rescanned.
+
+    Entities are counted while the challenger has a share: who came before is new again then.
+    """
 
     entities: int = 0  # first exposures of entities
     expected: float = 0.0  # sum over all exposed entities, of both arms, of this arm's share
@@ -393,15 +398,70 @@ LATENCY_BOUNDS: tuple[float, ...] = tuple(
 )
 
 
+@dataclass(frozen=True)
+class Logged:
+    """A request with its place in the log. Places grow in the order of logging."""
+
+    offset: int
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class LogState:
+    """Where a pipeline's log stands."""
+
+    newest: int = 0  # no request has a later offset
+    joined: int = 0  # no joined outcome has a later offset
+    waiting: int = 0  # outcomes whose request has not come yet
+    expired: int = 0  # outcomes that were given up, for their request never came
+    unjoinable: int = 0  # outcomes that did not fit their request when it came, kept aside
+
+
 class PredictionLog(Protocol):
     """Every prediction and outcome: durable, joined by request id, counted as it is written."""
 
     def append(self, predictions: Sequence[Prediction], *, durable: bool = True) -> list[bool]:
         """Log answered requests; False where the request id is known already (nothing changes).
 
-        ``durable``: on disk when it returns, writers together in one commit; else within a second.
-        Raises ``Retryable`` when it cannot be written.
+        ``durable``: on disk when it returns, writers together in one commit; else within a second,
+        and what another process logs meanwhile under the same id is seen only then. Raises
+        ``Retryable`` when it cannot be written, ``Unknown`` when the log is damaged.
         """
+        ...
+
+    def submit(self, predictions: Sequence[Prediction]) -> Future[list[bool]]:
+        """A durable :meth:`append` that is awaited by the caller; also its errors come there."""
+        ...
+
+    def submit_outcomes(
+        self, pipeline: str, request_id: str, outcomes: Sequence[Outcome]
+    ) -> Future[list[str]]:
+        """A :meth:`tell` that is awaited by the caller; also its errors come there."""
+        ...
+
+    def after(self, pipeline: str, offset: int, limit: int) -> list[Logged]:
+        """Requests after an offset, in order."""
+        ...
+
+    def recent(self, pipeline: str, since: float) -> dict[str, Traffic]:
+        """Counts by assigned variant since a time (UTC seconds), to the minute; no entities."""
+        ...
+
+    def state(self, pipeline: str) -> LogState:
+        """Where the log of a pipeline stands."""
+        ...
+
+    def prune(self, pipeline: str, flushed: int, flushed_joined: int, keep: int) -> None:
+        """Drop what is no longer needed of what the lake has: requests up to ``flushed``, outcomes
+        up to ``flushed_joined``.
+
+        Captured records go but for the newest ``keep``; everything goes that is older than the
+        days that outcomes are joined. Outcomes that waited so long are given up and counted.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what is buffered; a later call opens it again."""
         ...
 
     def find(self, pipeline: str, request_id: str) -> Prediction | None:

@@ -10,6 +10,7 @@ from ml_control.registry.alerts import AlertBook
 from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
+from ml_control.registry.live import Live
 from ml_control.registry.models import Models
 from ml_control.registry.outcomes import Outcomes
 from ml_control.registry.partitions import Partitions
@@ -32,5 +33,6 @@ class Registry:
         self.partitions = Partitions(tables)
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
+        self.live = Live(tables)
         self.outcomes = Outcomes(tables)
         self.rollouts = Rollouts(tables, self.history, clock)

@@ -7,71 +7,69 @@ import pytest
 from ml_control.core.drift import LEAST_ROWS
 from ml_control.core.retraining import begun, ended
 from ml_control.errors import Retryable
-from ml_control.ports import Joined
+from ml_control.ports import Outcome, Prediction
 from ml_control.services.views import status
 
 LAST = "2024-03-06"
 P = "tumours"
 
 
-class Log:
-    """A prediction log with these joined outcomes; it remembers what was read of it."""
-
-    def __init__(self, *values, model):
-        self.joins = [joined(i + 1, value, model) for i, value in enumerate(values)]
-        self.read = []
-        self.broken = False
-
-    def joined(self, pipeline, after, limit):
-        if self.broken:
-            raise Retryable("log", "is locked", "try again")
-        self.read.append(after)
-        return [one for one in self.joins if one.offset > after][:limit]
-
-
-def joined(offset, right, model):
-    outcome = "malignant" if right else "benign"
-    return Joined(
-        offset, P, f"r{offset}", 0, "", "x", False, 0.0, "a", model, "malignant", 0.9, outcome,
-        1.0, NOW, True,
-    )  # fmt: skip
-
-
 class Live:
-    """Live histograms: those of the training data, or with one feature's values in one bin."""
+    """A home whose model is live: its sensors, its clock, and what people ask of it."""
 
-    def __init__(self, profile, moved=""):
-        self.profile, self.moved = profile, moved
+    def __init__(self, home, sensors, monkeypatch):
+        from ml_control.services.drift import profile_of
 
-    def merged(self, pipeline, model_version, since):
+        self.home, self.sensors, self.platform = home, sensors, home.platform
+        self.registry = self.platform.registry
+        self.model = self.registry.models.candidate(P)
+        self.profile = profile_of(self.platform, self.model.dataset)
+        self.now = self.registry.clock() + 3600
+        self.told = 0
+        monkeypatch.setattr(self.registry, "clock", lambda: self.now)
+
+    def tick(self):
+        """The retraining sensor's tick, a minute after the last one."""
+        self.now += 60
+        return self.sensors.tick("retraining")
+
+    def log_requests(self, moved=""):
+        """An hour of live requests like the training data, or with one feature in one bin."""
         features = {}
         for name, one in self.profile["features"].items():
             counts = [0.0] * len(one["bins"]["counts"])
             counts[-1] = float(one["count"])
             bins = {"edges": one["bins"]["edges"], "counts": counts}
-            features[name] = {**one, "bins": bins} if name == self.moved else one
-        return {"rows": self.profile["rows"], "features": features, "prediction": None}
+            features[name] = {**one, "bins": bins} if name == moved else one
+        found = {"rows": self.profile["rows"], "features": features, "prediction": {}}
+        book, hour = self.registry.live, int(self.now // 3600)
+        book.add(*book.state(P), {(self.model.version, hour): found})
 
-
-NOW = 1_780_000_000.0
+    def log_outcomes(self, *right):
+        """Answered requests whose outcomes were as predicted, or not."""
+        for one in right:
+            self.told += 1
+            request = f"r{self.told}"
+            answer = b'[{"label": "malignant", "score": 0.9}]'
+            prediction = Prediction(
+                P, request, "", "x", "a", False, 0.0, "a", self.model.version, self.now, 0.01, 1,
+                answers=answer,
+            )  # fmt: skip
+            self.platform.log.append([prediction], durable=False)
+            outcome = Outcome(0, "malignant" if one else "benign", self.now)
+            self.platform.log.tell(P, request, [outcome])
 
 
 @pytest.fixture
 def live(fast, trained, sensors_of, monkeypatch):
-    """A home whose model is live, retrains on drift, and has new data that is too little."""
-    from ml_control.services.drift import training_profile
-
+    """It retrains on drift, and has new data that is too little to ask by itself."""
     trained.edit("  gates:", "  retrain: {on_drift: true, min_new_rows: 100000}\n  gates:")
-    platform = trained.platform
     promote(trained)
     trained.land(LAST, rows=LEAST_ROWS - 1)  # too few rows to drift themselves
     trained.publish(LAST)
-    monkeypatch.setattr(platform.registry, "clock", lambda: NOW)
-    model = platform.registry.models.candidate(P)
-    platform.registry.live = Live(training_profile(platform, model.dataset))
-    found = sensors_of(trained)
-    found.registry, found.model = platform.registry, model
-    return found
+    found = Live(trained, sensors_of(trained), monkeypatch)
+    yield found
+    found.platform.log.close()
 
 
 def promote(home):
@@ -200,17 +198,19 @@ def test_the_schedule_trains_on_the_same_data_and_finds_nothing_new(
 
 def test_live_drift_asks_once_and_is_told_until_it_is_over(live):
     """The trigger names the feature; one alert lasts as long as the drift, trained on or not."""
-    calm = live.tick("retraining")
+    live.log_requests()
+    calm = live.tick()
     before = drifted(live.registry)
-    live.registry.live.moved = "mean_radius"
-    (request,), _ = live.tick("retraining")
-    live.tick("retraining")
+    live.log_requests(moved="mean_radius")
+    (request,), _ = live.tick()
+    live.tick()
     raised = drifted(live.registry)
     live.home.train()
-    promoted_not = live.tick("retraining")
+    trained = live.tick()
     lasting = drifted(live.registry)
-    live.registry.live.moved = ""
-    live.tick("retraining")
+    live.now += 8 * 86400
+    live.log_requests()
+    live.tick()
 
     assert ([], []) == (calm[0], before)
     assert "49 of 100,000 new rows were published" in calm[1]
@@ -218,40 +218,45 @@ def test_live_drift_asks_once_and_is_told_until_it_is_over(live):
     assert because.startswith("live requests: mean_radius with a PSI of ")
     (alert,) = raised
     assert because == alert.reason
-    assert ([], [alert.key]) == (promoted_not[0], [one.key for one in lasting])
+    assert ([], [alert.key]) == (trained[0], [one.key for one in lasting])
     assert [] == drifted(live.registry)
 
 
-def test_live_data_that_cannot_be_read_is_no_drift_and_breaks_nothing(live):
+def test_live_data_that_cannot_be_read_is_no_drift_and_breaks_nothing(live, monkeypatch):
     """Neither the log nor the histograms keep the tick from its other work."""
 
-    class Broken:
-        def merged(self, *_):
-            raise Retryable("histograms", "are locked", "try again")
+    def broken(*_):
+        raise Retryable("it", "is locked", "try again")
 
-    live.registry.live = Broken()
-    object.__setattr__(live.home.platform, "log", log := Log(model="m"))
-    log.broken = True
+    monkeypatch.setattr(live.registry.live, "merged", broken)
+    monkeypatch.setattr(live.platform.log, "joined", broken)
 
-    requests, reason = live.tick("retraining")
+    requests, reason = live.tick()
 
     assert [] == requests
     assert "49 of 100,000 new rows were published" in reason
 
 
-def test_fallen_quality_asks_and_each_outcome_is_read_once(live):
+def test_fallen_quality_asks_and_each_outcome_is_read_once(live, monkeypatch):
     """Outcomes are added up from where the last tick stopped; a fall beyond chance is a trigger."""
-    right = [True] * 300
-    log = Log(*right, model=live.model.version)
-    object.__setattr__(live.home.platform, "log", log)
-    good = live.tick("retraining")
-    log.joins += [joined(301 + i, i % 2 == 0, live.model.version) for i in range(300)]
-    (request,), _ = live.tick("retraining")
-    live.tick("retraining")
+    read, whole = [], live.platform.log.joined
+
+    def joined(pipeline, after, limit):
+        found = whole(pipeline, after, limit)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(live.platform.log, "joined", joined)
+    live.log_outcomes(*[True] * 200)
+    good = live.tick()
+    live.log_outcomes(*[False] * 100)
+    (request,), _ = live.tick()
+    live.tick()
 
     assert [] == good[0]
-    assert [0, 300, 600] == log.read
-    assert request.tags["ml_control/because"].startswith("live accuracy 0.75 of 600 outcomes, 0.")
+    assert [200, 100, 0] == read
+    because = request.tags["ml_control/because"]
+    assert because.startswith("live accuracy 0.6667 of 300 outcomes, 0.")
     (alert,) = drifted(live.registry)
     assert alert.key.startswith("drift#quality of ")
 
@@ -269,17 +274,18 @@ def test_a_persons_pause_stops_it(live):
             because="a test",
             actor="by hand",
         )
-    live.registry.live.moved = "mean_radius"
+    live.log_requests(moved="mean_radius")
 
-    assert ([], "not now, because a person paused this pipeline") == live.tick("retraining")
+    assert ([], "not now, because a person paused this pipeline") == live.tick()
 
 
-def test_status_shows_the_triggers_with_their_values(live):
+def test_status_shows_the_triggers_with_their_values_and_writes_nothing(live):
     """What scripts and the console read: the decision, and each trigger beside its bound."""
-    live.registry.live.moved = "mean_radius"
+    live.log_requests(moved="mean_radius")
     live.home.edit("on_drift: true", "on_drift: true, every: 7 d, max_per_day: 5")
+    before = live.registry.models.training(P)
 
-    shown = status(live.home.platform, live.home.pipeline())["retrain"]
+    shown = status(live.platform, live.home.pipeline())["retrain"]
 
     assert "train" == shown["decision"]
     assert (49, 4) == (shown["rows_since"], shown["budget_left"])
@@ -288,13 +294,40 @@ def test_status_shows_the_triggers_with_their_values(live):
     holding = {one["kind"]: one["holds"] for one in shown["triggers"]}
     assert {"rows": False, "live drift": True}.items() <= holding.items()
     assert {"schedule", "partition drift"} <= set(holding)
-
-
-def test_status_writes_nothing(live):
-    """Looking is not acting: no request, no alert, no remembered trigger."""
-    live.registry.live.moved = "mean_radius"
-    before = live.registry.models.training(P)
-    status(live.home.platform, live.home.pipeline())
-
     assert before == live.registry.models.training(P)
     assert [] == live.registry.alerts.open(P)
+
+
+@pytest.mark.parametrize(
+    ("weight", "days", "told", "words"),
+    [
+        (0.5, 14, 30, None),  # 14 days of 30, a half each: 210
+        (0.1, 14, 30, "min_samples of 100 on each arm cannot be reached: at 30 entities"),
+        (0.5, 14, 0, "no entity with an outcome was logged"),
+    ],
+)
+def test_check_warns_of_experiments_that_cannot_be_decided(
+    live, make_shell, weight, days, told, words
+):
+    """At the rate that outcomes came in; it warns, and the pipeline is still right."""
+    rules = (
+        f"strategy: ab_test, challenger_weight: {weight}, min_samples: 100, max_duration: {days} d"
+    )
+    live.home.edit("  gates:", f"  rollout: {{{rules}}}\n  gates:")
+    live.log_outcomes(*[True] * told)
+    if not told:
+        live.platform.log.append([request_of(live)])
+    live.tick()
+
+    done = make_shell(live.home.root)("check")
+
+    assert f"ok: {P}: csv, binary" in done.stdout
+    assert (words is None) == ("warning:" not in done.stderr)
+    assert (words or "") in done.stderr
+
+
+def request_of(live):
+    """A request whose outcome nobody told."""
+    return Prediction(
+        P, "alone", "", "x", "a", False, 0.0, "a", live.model.version, live.now, 0.01, 1
+    )  # fmt: skip
