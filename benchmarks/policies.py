@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from ml_control.core.records import (
     Variant,
 )
 from ml_control.platform import Platform, open_platform
-from ml_control.ports import Joined
-from ml_control.services.live import outcome_log, take_outcomes
+from ml_control.ports import Outcome, Prediction
+from ml_control.services.live import reference_of
+from ml_control.services.measures import take_outcomes
 from ml_control.services.pipelines import read_pipeline
 from ml_control.services.retraining import keep, observe_and_decide, tell
 from ml_control.settings import load_settings
 
 PIPELINES, FEW, MANY, NEW, WARM, TICKS = 10, 10_000, 1_000_000, 10, 3, 15
-PARTITIONS = 90
+PARTITIONS, BATCH = 90, 5000
+MODEL = "f" * 64
 GOAL = 1.5
 
 Tick = Callable[[Platform, Pipeline], None]
@@ -39,7 +41,7 @@ Tick = Callable[[Platform, Pipeline], None]
 
 def retraining(platform: Platform, pipeline: Pipeline) -> None:
     """What the retraining sensor does in one tick, without Dagster's part."""
-    take_outcomes(platform, pipeline, outcome_log(platform))
+    take_outcomes(platform, pipeline)
     before = platform.registry.models.training(pipeline.name)
     seen, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
     tell(platform, pipeline, seen, decision)
@@ -76,29 +78,31 @@ def _ticks(pipelines: Sequence[Pipeline], logged: int) -> dict[str, float]:
     """Median CPU seconds of a tick of all pipelines, by policy."""
     with tempfile.TemporaryDirectory() as folder:
         platform = open_platform(load_settings(home=Path(folder)))
-        logs = Logs(logged)
-        platform.registry.live = logs  # type: ignore[attr-defined]
-        object.__setattr__(platform, "log", logs)
         for pipeline in pipelines:
-            logs.add(pipeline, set_up(platform, pipeline))
-        while any(take_outcomes(platform, one, logs) for one in pipelines):
+            set_up(platform, pipeline)
+        fill(platform, pipelines, logged)
+        while sum(take_outcomes(platform, one) for one in pipelines):
             pass  # what was logged before is behind us, as in all but the first ticks
         found = {}
+        next_one = logged
         for name, tick in POLICIES.items():
             times = []
             for number in range(TICKS):
-                logs.more(NEW)
+                next_one += NEW
+                for pipeline in pipelines:
+                    log(platform, pipeline, range(next_one - NEW, next_one), told=1)
                 start = time.process_time()
                 for pipeline in pipelines:
                     tick(platform, pipeline)
                 if number >= WARM:
                     times.append(time.process_time() - start)
             found[name] = statistics.median(times)
+        platform.log.close()
         return found
 
 
-def set_up(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
-    """A pipeline with a full window of partitions and a live model; gives the model's profile."""
+def set_up(platform: Platform, pipeline: Pipeline) -> None:
+    """A pipeline with a full window of partitions and a live model."""
     import numpy as np
     import polars as pl
 
@@ -124,7 +128,7 @@ def set_up(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
     platform.lake.put(f"artifacts/{pipeline.name}/profiles/{dataset.digest}.json", canonical(known))
     model = ModelVersion(
         pipeline=pipeline.name,
-        version="f" * 64,
+        version=MODEL,
         files={},
         prefix="x",
         container="3.2-0",
@@ -154,57 +158,54 @@ def set_up(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
             because="setup",
             actor="setup",
         )
-    return known
 
 
-class Logs:
-    """So many logged predictions with outcomes, kept as the log keeps them: hours and offsets."""
-
-    def __init__(self, logged: int) -> None:
-        self._logged = logged // PIPELINES
-        self._profiles: dict[str, Mapping[str, Any]] = {}
-
-    def add(self, pipeline: Pipeline, known: Mapping[str, Any]) -> None:
-        """Log for this pipeline."""
-        self._profiles[pipeline.name] = {**known, "rows": self._logged, "prediction": None}
-
-    def more(self, count: int) -> None:
-        """More outcomes for every pipeline."""
-        self._logged += count
-
-    def merged(self, pipeline: str, model_version: str, since: float) -> Mapping[str, Any]:
-        """The histograms of the window."""
-        return self._profiles[pipeline]
-
-    def count(self, pipeline: str, since: float) -> int:
-        """Requests since a time."""
-        return self._logged
-
-    def joined(self, pipeline: str, after: int, limit: int) -> list[Joined]:
-        """Outcomes after an offset."""
-        last = min(after + limit, self._logged)
-        return [_joined(pipeline, offset) for offset in range(after + 1, last + 1)]
+def fill(platform: Platform, pipelines: Sequence[Pipeline], logged: int) -> None:
+    """Log so many requests, one in a hundred with its outcome, and the last day's histograms."""
+    share = logged // len(pipelines)
+    for pipeline in pipelines:
+        for start in range(0, share, BATCH):
+            log(platform, pipeline, range(start, min(start + BATCH, share)), told=100)
+        known = reference_of(platform, pipeline.name, MODEL)
+        assert known is not None
+        book, now = platform.registry.live, int(platform.registry.clock() // 3600)
+        hours = {(MODEL, now - back): {**known, "prediction": {}} for back in range(24)}
+        book.add(*book.state(pipeline.name), hours)
 
 
-def _joined(pipeline: str, offset: int) -> Joined:
-    return Joined(
-        offset=offset,
-        pipeline=pipeline,
-        request_id=f"r{offset}",
-        index=0,
-        entity_id=f"e{offset}",
-        rollout_id="x",
-        challenger=False,
-        share=0.0,
-        served="a",
-        model_version="f" * 64,
-        label="malignant",
-        score=0.9,
-        outcome="malignant" if offset % 10 else "benign",
-        predicted_at=time.time(),
-        told_at=time.time(),
-        first=True,
-    )
+def log(platform: Platform, pipeline: Pipeline, numbers: range, told: int) -> None:
+    """Log requests by number, one in ``told`` with its outcome."""
+    at = platform.registry.clock()
+    found = [
+        Prediction(
+            pipeline=pipeline.name,
+            request_id=f"r{number}",
+            entity_id=f"e{number}",
+            rollout_id="x",
+            assigned="a",
+            challenger=False,
+            share=0.0,
+            served="a",
+            model_version=MODEL,
+            at=at - number % 86400,
+            latency=0.01,
+            rows=1,
+            answers=b'[{"label": "malignant", "score": 0.9}]',
+        )
+        for number in numbers
+    ]
+    platform.log.append(found)
+    joins = [
+        platform.log.submit_outcomes(pipeline.name, f"r{number}", [_outcome(number, at)])
+        for number in numbers
+        if number % told == 0
+    ]
+    for join in joins:
+        join.result()
+
+
+def _outcome(number: int, at: float) -> Outcome:
+    return Outcome(index=0, value="malignant" if number % 7 else "benign", at=at)
 
 
 if __name__ == "__main__":
