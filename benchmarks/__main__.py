@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "run", "landing", "burst", "images", "data", "training", "experiment")
+NAMES = (
+    "tick",
+    "serving",
+    "run",
+    "landing",
+    "burst",
+    "images",
+    "data",
+    "training",
+    "experiment",
+    "policies",
+)
 
 
 def main() -> None:

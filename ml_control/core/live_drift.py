@@ -7,15 +7,9 @@ summaries as a profile has them, so that a look costs what the columns cost and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ml_control.core.drift import LEAST_ROWS, ColumnDrift, chance_of, coarse, frequent, psi
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-_SCORE_BINS = 100  # of probabilities, so that any of the usual numbers of bins is made of them
 
 
 def drift_between(
@@ -42,57 +36,11 @@ def drift_between(
     return sorted(found, key=lambda one: (-one.psi, one.name))
 
 
-def prediction_profile(
-    task: str, labels: Sequence[str], predictions: NDArray[np.floating[Any]]
-) -> dict[str, Any]:
-    """What a model predicts for rows it was not trained on: ``rows``, and by kind of summary.
-
-    ``number``: the score of binary, the value of regression, the largest probability of multiclass.
-    ``category``: the predicted labels. *predictions* are as in :mod:`ml_control.core.metrics`.
-    """
-    import numpy as np
-
-    from ml_control.core.histogram import counts_in, edges_of
-
-    values = np.asarray(predictions, dtype=np.float64)
-    if task == "multiclass":
-        values, classes = values.max(axis=1), values.argmax(axis=1)
-    else:
-        classes = (values > 0.5).astype(np.int64)
-    ordered = np.sort(values)
-    edges = edges_of(ordered) if task == "regression" else np.linspace(0, 1, _SCORE_BINS + 1)
-    found: dict[str, Any] = {"rows": len(values), "number": _summary(edges, ordered, counts_in)}
-    if task != "regression":
-        counts = np.bincount(classes, minlength=len(labels))
-        levels = {label: int(n) for label, n in zip(labels, counts, strict=True) if n}
-        found["category"] = {
-            "kind": "category",
-            "count": len(values),
-            "missing": 0,
-            "levels": levels,
-            "other": 0,
-        }
-    return found
-
-
-def _summary(edges: NDArray[np.float64], ordered: NDArray[np.float64], counts_in: Any) -> Any:
-    return {
-        "kind": "number",
-        "count": len(ordered),
-        "missing": 0,
-        "outside": 0,
-        "bins": {
-            "edges": [float(edge) for edge in edges],
-            "counts": [float(count) for count in counts_in(ordered, edges)],
-        },
-    }
-
-
 def _numbers(now: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Counts in about ten bins of the reference, and what the model does not see."""
     unseen = [float(one.get("missing", 0) + one.get("outside", 0)) for one in (now, known)]
     found, before = _same_bins(now["bins"], known["bins"])
-    if len(before) < 2:
+    if len(known["bins"]["edges"]) < 2:  # two bins that say different things are not joined
         return [*found, unseen[0]], [*before, unseen[1]]
     starts = coarse(before)
     ends = [*starts[1:], len(before)]
@@ -109,10 +57,12 @@ def _same_bins(now: Mapping[str, Any], known: Mapping[str, Any]) -> tuple[list[f
     edges, others = list(map(float, now["edges"])), list(map(float, known["edges"]))
     if edges == others:
         return here, there
-    if len(edges) < 2 or len(others) < 2:  # one value, or none: equal to it, or not
-        value = others[0] if len(others) == 1 else None
-        same = sum(here) if value is not None and edges == [value] else 0.0
+    if len(others) == 1:  # one value: equal to it, or not; live it has a bin between two others
+        value = others[0]
+        same = here[edges.index(value)] if value in edges else 0.0
         return [same, sum(here) - same], [sum(there), 0.0]
+    if len(edges) < 2 or not others:
+        return [0.0, sum(here)], [sum(there), 0.0]
     if len(edges) <= len(others):
         return here, _spread(others, there, edges)
     return _spread(edges, here, others), there

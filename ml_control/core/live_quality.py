@@ -54,7 +54,9 @@ def value_of(task: str, label: str | None, score: float, outcome: Any) -> float 
         return error if math.isfinite(error) else None
     if label is None:
         return None
-    if isinstance(outcome, int | float) and not isinstance(outcome, bool):
+    if isinstance(outcome, bool):  # spelled in either way in training data
+        return float(label.lower() == str(outcome).lower())
+    if isinstance(outcome, int | float):
         try:
             return float(float(label) == float(outcome))
         except ValueError:
@@ -113,8 +115,11 @@ def fall(
     # Half an outcome of each kind: a variance of nothing would make one error beyond all chance.
     least = 0.25 / (count + 1) if not lower_is_better else 0.0
     variance = max(squares / count - live * live, least)
-    known = max(variance, verdict * (1 - verdict)) if not lower_is_better else variance
-    chance = _bound(count, known) + _TEST_SIGMAS * math.sqrt(known / max(test_rows, 1))
+    tested = variance  # of an absolute error in the test split: not recorded, so taken as here
+    if not lower_is_better:
+        tested = max(verdict * (1 - verdict), 0.25 / (test_rows + 1))
+        variance = max(variance, tested)
+    chance = _bound(count, variance) + _TEST_SIGMAS * math.sqrt(tested / max(test_rows, 1))
     worse = live - verdict if lower_is_better else verdict - live
     return Fall(outcomes=count, live=live, verdict=verdict, fall=worse, chance=chance)
 

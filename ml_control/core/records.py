@@ -244,7 +244,6 @@ class ModelVersion(Record):
     metrics: dict[str, float]
     created_at: float
     run: str
-    prediction: dict[str, Any] = Field(default_factory=dict)  # its profile, on the test split
 
 
 class GateResult(Record):

@@ -13,6 +13,7 @@ from ml_control.registry.experiments import Experiments
 from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
+from ml_control.registry.live import Live
 from ml_control.registry.models import Models
 from ml_control.registry.outcomes import Outcomes
 from ml_control.registry.partitions import Partitions
@@ -42,6 +43,7 @@ class Registry:
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
         self.tokens = Tokens(tables, clock)
+        self.live = Live(tables)
         self.outcomes = Outcomes(tables)
         self.rollouts = Rollouts(tables, self.history, clock)
         self.experiments = Experiments(tables, self.history, clock)

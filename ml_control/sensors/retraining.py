@@ -6,7 +6,7 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.resources import PlatformResource
 from ml_control.resources.naming import asset_key
 from ml_control.sensors.in_flight import in_flight
-from ml_control.services.live import outcome_log, take_outcomes
+from ml_control.services.measures import take_outcomes
 from ml_control.services.retraining import keep, observe_and_decide, tell
 from ml_control.services.timeline import note_asked
 
@@ -26,7 +26,7 @@ def retraining_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext, ml_control: PlatformResource
     ) -> dg.RunRequest | dg.SkipReason:
         platform = ml_control.open()
-        take_outcomes(platform, pipeline, outcome_log(platform))
+        take_outcomes(platform, pipeline)
         before = platform.registry.models.training(pipeline.name)
         ingesting = in_flight(context.instance, platform, pipeline.name, {"raw", "processed"})
         training = in_flight(context.instance, platform, pipeline.name, {"model"})

@@ -1,181 +1,130 @@
-"""Drift and quality of what serves: from histograms and sums kept while it is logged.
-
-Nothing here reads a logged request: a look costs what the columns and the new outcomes cost.
-"""
+"""Live requests as a table, and what a model's live requests are compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from ml_control.core.drift import ColumnDrift
-from ml_control.core.live_drift import drift_between
-from ml_control.core.live_quality import added, fall, value_of
-from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import ModelVersion, TriggerKind
-from ml_control.core.retraining import Measured
-from ml_control.errors import MlControlError
+from ml_control.core.digests import canonical
+from ml_control.core.records import ModelVersion
+from ml_control.core.tabular import category_cell, number_cell
+from ml_control.errors import BadObject, MlControlError
 from ml_control.platform import Platform
-from ml_control.ports import Joined
-from ml_control.services.drift import training_profile
+from ml_control.ports import Logged
+from ml_control.services.drift import profile_of
+from ml_control.services.log_files import json_list
+from ml_control.spec import PipelineSpec
 
-WINDOWS = (86400.0, 7 * 86400.0)  # the longer one where the shorter has few rows
-ENOUGH_ROWS = 500
-OUTCOMES_A_TICK = 5000
+if TYPE_CHECKING:
+    import polars as pl
 
+    from ml_control.core.evidence import Evidence
 
-class LiveProfiles(Protocol):
-    """The live histograms of a model version since a time, shaped like a profile."""
-
-    def merged(self, pipeline: str, model_version: str, since: float) -> Mapping[str, Any] | None:
-        """``{"rows", "features": {...}, "prediction": {...}}``; None when nothing was logged."""
-        ...
+PREDICTIONS = "predictions.json"
 
 
-class OutcomeLog(Protocol):
-    """The part of the prediction log that quality and rates are read from."""
+def keep_predictions(platform: Platform, model: ModelVersion, evidence: Evidence) -> None:
+    """Keep how the model's answers to its test rows are distributed, beside its files.
 
-    def joined(self, pipeline: str, after: int, limit: int) -> Sequence[Joined]:
-        """Outcomes joined after an offset, in order."""
-        ...
+    It is no part of the model version: a model without it is only not judged by it.
+    """
+    import numpy as np
 
-    def count(self, pipeline: str, since: float) -> int:
-        """Requests logged since a time (UTC seconds), to the minute."""
-        ...
+    from ml_control.core.live import reference_predictions
 
-
-def measure(platform: Platform, pipeline: Pipeline) -> Iterator[Measured]:
-    """What can be measured of the champion now; nothing is not the same as no drift."""
-    champion = platform.registry.rollouts.get(pipeline.name).champion
-    if champion is None:
+    found = evidence.predictions_test
+    if found is None or not len(found) or not np.isfinite(found).all():
         return
+    summary = reference_predictions(found, evidence.labels, evidence.task)
+    platform.lake.put(f"{model.prefix}/{PREDICTIONS}", canonical(summary))
+
+
+def reference_of(platform: Platform, pipeline: str, model_version: str) -> dict[str, Any] | None:
+    """The profile of a model's training data, with ``prediction`` of its answers to its test rows
+    where those were kept. None when there is no such model or its data cannot be read.
+    """
     try:
-        model = platform.registry.models.get(pipeline.name, champion)
-        yield from _drift(platform, pipeline, model)
-        yield from _quality(platform, pipeline, model)
-    except (MlControlError, ValueError, KeyError):
-        return  # a profile or histogram that cannot be read: not known
-
-
-def take_outcomes(platform: Platform, pipeline: Pipeline, log: OutcomeLog | None) -> int:
-    """Add newly joined outcomes to the sums; how many there were. Each is counted once."""
-    if log is None:
-        return 0
-    book = platform.registry.outcomes
-    before = book.get(pipeline.name)
+        model = platform.registry.models.get(pipeline, model_version)
+        found = profile_of(platform, model.dataset)
+    except (MlControlError, ValueError):
+        return None
     try:
-        found = log.joined(pipeline.name, before.offset, OUTCOMES_A_TICK)
-    except MlControlError:
-        return 0  # read at a later tick: the offset stays where it is
-    if not found:
-        return 0
-    task = pipeline.spec.columns.task
-    values = [
-        (one.model_version, one.told_at, value_of(task, one.label, one.score, one.outcome))
-        for one in found
-    ]
-    moved = book.move(before, added(before, max(one.offset for one in found), values))
-    return len(found) if moved else 0
+        kept = json.loads(platform.lake.get(f"{model.prefix}/{PREDICTIONS}"))
+    except (MlControlError, ValueError):
+        kept = None
+    return {**found, "prediction": kept if isinstance(kept, dict) else None}
 
 
-def outcome_log(platform: Platform) -> OutcomeLog | None:
-    """The platform's prediction log, if it has one."""
-    return getattr(platform, "log", None)
+def records_frame(
+    rows: Sequence[Logged], spec: PipelineSpec
+) -> tuple[pl.DataFrame, pl.Series, pl.Series]:
+    """The captured records by declared column, and score and label of every answer.
 
+    A value that cannot be read counts as missing, as it does for the model's own features.
+    """
+    import polars as pl
 
-def live_profiles(platform: Platform) -> LiveProfiles | None:
-    """The registry's live histograms, if it has them."""
-    return getattr(platform.registry, "live", None)
-
-
-def _drift(platform: Platform, pipeline: Pipeline, model: ModelVersion) -> Iterator[Measured]:
-    source = live_profiles(platform)
-    found = _recent(source, platform.registry.clock(), model) if source else None
-    if found is None:
-        return
-    rows = int(found["rows"])
-    known = _profile(platform, model)
-    features = drift_between(found["features"], known["features"], (rows, int(known["rows"])))
-    yield from _farthest(pipeline, model, "live drift", "live requests", features)
-    prediction, reference = found.get("prediction"), model.prediction
-    if prediction and (summary := reference.get(prediction.get("kind", ""))):
-        drifted = drift_between(
-            {"prediction": prediction}, {"prediction": summary}, (rows, int(reference["rows"]))
-        )
-        yield from _farthest(pipeline, model, "prediction drift", "live predictions", drifted)
-
-
-def _recent(source: LiveProfiles, now: float, model: ModelVersion) -> Mapping[str, Any] | None:
-    found = None
-    for window in WINDOWS:
-        found = source.merged(model.pipeline, model.version, now - window)
-        if found is not None and found["rows"] >= ENOUGH_ROWS:
-            break
-    return found
-
-
-def _farthest(
-    pipeline: Pipeline,
-    model: ModelVersion,
-    kind: TriggerKind,
-    what: str,
-    found: Sequence[ColumnDrift],
-) -> Iterator[Measured]:
-    bound = pipeline.spec.quality.drift.max_psi
-    if not found:
-        return
-    beyond = [one for one in found if one.beyond(bound)]
-    worst = beyond[0] if beyond else found[0]
-    name = "" if worst.name == "prediction" else f"{worst.name} "
-    yield Measured(
-        kind=kind,
-        subject=model.version,
-        value=worst.psi,
-        bound=bound,
-        beyond=bool(beyond),
-        because=f"{what}: {name}with a PSI of {worst.psi:.3g}",
-        over=bound / 2,
-        worst=worst.name,
+    scores: list[float | None] = []
+    labels: list[str | None] = []
+    records: list[Any] = []
+    for row in rows:
+        for answer in json_list(row.prediction.answers):
+            score = answer.get("score") if isinstance(answer, dict) else None
+            label = answer.get("label") if isinstance(answer, dict) else None
+            scores.append(float(score) if isinstance(score, int | float) else None)
+            labels.append(None if label is None else str(label))
+        records += json_list(row.prediction.records)
+    records = [one for one in records if isinstance(one, dict)]
+    frame = _statistics(records, spec) if spec.source.format == "images" else _table(records, spec)
+    return (
+        frame,
+        pl.Series("score", scores, dtype=pl.Float64()),
+        pl.Series("label", labels, dtype=pl.String()),
     )
 
 
-def _quality(platform: Platform, pipeline: Pipeline, model: ModelVersion) -> Iterator[Measured]:
-    metric = "mae" if pipeline.spec.columns.task == "regression" else "accuracy"
-    if metric not in model.metrics:
-        return
-    found = fall(
-        platform.registry.outcomes.get(pipeline.name),
-        model.version,
-        platform.registry.clock(),
-        verdict=model.metrics[metric],
-        test_rows=int(model.dataset.rows * pipeline.spec.training.split.test),
-        lower_is_better=metric == "mae",
+def _table(records: Sequence[dict[str, Any]], spec: PipelineSpec) -> pl.DataFrame:
+    import polars as pl
+
+    missing = frozenset(spec.source.missing)
+    # A masked column was never kept: it has no distribution, rather than one of missing values.
+    columns = [one for one in spec.columns.features if one.name not in spec.log.mask]
+    series = []
+    for column in columns:
+        name, values = column.name, []
+        for record in records:
+            try:
+                values.append(
+                    number_cell(record.get(name), missing)
+                    if column.type == "number"
+                    else category_cell(record.get(name), missing)
+                )
+            except ValueError:
+                values.append(None)
+        kind = pl.Float64() if column.type == "number" else pl.String()
+        series.append(pl.Series(name, values, dtype=kind))
+    return pl.DataFrame(series)
+
+
+def _statistics(records: Sequence[dict[str, Any]], spec: PipelineSpec) -> pl.DataFrame:
+    """Brightness and contrast of images, as in the profile of their training data."""
+    import numpy as np
+    import polars as pl
+
+    from ml_control.core.kinds import ImageFeature
+
+    feature = ImageFeature(**spec.source.image.model_dump())
+    found: list[tuple[float | None, float | None]] = []
+    for record in records:
+        if not record:  # masked
+            continue
+        try:
+            pixels = np.asarray(feature.samples(record))
+        except BadObject:
+            found.append((None, None))
+            continue
+        found.append((float(pixels.mean()), float(pixels.std())))
+    return pl.DataFrame(
+        found, schema={"brightness": pl.Float64(), "contrast": pl.Float64()}, orient="row"
     )
-    if found is None:
-        return
-    margin = pipeline.spec.gates.champion.margin
-    bound = max(margin * (found.verdict if metric == "mae" else 1.0), found.chance)
-    yield Measured(
-        kind="quality",
-        subject=model.version,
-        value=found.fall,
-        bound=bound,
-        beyond=found.fall > bound,
-        because=f"live {metric} {found.live:.4g} of {found.outcomes:,} outcomes, "
-        f"{found.verdict:.4g} in its verdict",
-        over=bound / 2,
-    )
-
-
-def _profile(platform: Platform, model: ModelVersion) -> Mapping[str, Any]:
-    """The champion's training profile; read once by each process, for it never changes."""
-    key = (str(platform.settings.home), model.dataset.digest)
-    if key not in _PROFILES:
-        if len(_PROFILES) >= _PROFILES_KEPT:
-            _PROFILES.clear()
-        _PROFILES[key] = training_profile(platform, model.dataset)
-    return _PROFILES[key]
-
-
-_PROFILES: dict[tuple[str, str], Mapping[str, Any]] = {}
-_PROFILES_KEPT = 32

@@ -18,7 +18,7 @@ from ml_control.core.retraining import (
 )
 from ml_control.platform import Platform
 from ml_control.services.alerts import clear_alerts, raise_alert
-from ml_control.services.live import measure
+from ml_control.services.measures import measure
 from ml_control.services.new_data import new_data
 from ml_control.services.requests import given_up, partitions_with_work
 

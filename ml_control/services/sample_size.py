@@ -7,7 +7,6 @@ from ml_control.core.live_quality import WINDOW_DAYS, busiest
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import MlControlError
 from ml_control.platform import Platform, open_platform
-from ml_control.services.live import outcome_log
 from ml_control.settings import Settings
 
 _DAY = 86400.0
@@ -40,10 +39,10 @@ def too_few(settings: Settings, pipeline: Pipeline) -> str | None:
 
 def _rate(platform: Platform, pipeline: Pipeline) -> float | None:
     """Outcomes a second on the busiest day; None where nothing can be told."""
-    now, log = platform.registry.clock(), outcome_log(platform)
+    now, log = platform.registry.clock(), platform.log
     sums = platform.registry.outcomes.get(pipeline.name)
     if found := busiest(sums, now):
         return found / _DAY
-    if log is None or log.joined(pipeline.name, sums.offset, 1):
+    if log.joined(pipeline.name, sums.offset, 1):
         return None  # outcomes that nobody has counted yet
     return 0.0 if log.count(pipeline.name, now - WINDOW_DAYS * _DAY) else None

@@ -26,6 +26,7 @@ from ml_control.services.channels import (
 )
 from ml_control.services.evidence import ARCHIVE, FEATURES, GOLDEN, gather
 from ml_control.services.golden import golden_document
+from ml_control.services.live import keep_predictions
 from ml_control.services.progress import Say, teller
 from ml_control.services.seals import require_sealed
 from ml_control.services.selection import Selection, published_digest, select
@@ -141,6 +142,7 @@ def _train(
     model = _package(platform, pipeline, dataset, features, channels, job, result, run)
     champion = registry.rollouts.get(pipeline.name).champion
     evidence = gather(platform, pipeline, selection, model, champion, channels, result)
+    keep_predictions(platform, model, evidence)
     verdict = judge(
         evidence,
         spec,
@@ -149,9 +151,7 @@ def _train(
         run=run,
     )
     verdict = registry.models.record_verdict(verdict)
-    model = model.model_copy(
-        update={"metrics": verdict.metrics, "prediction": _predicted(evidence)}
-    )
+    model = model.model_copy(update={"metrics": verdict.metrics})
     registry.models.register(model, registry.leases.fence(lease))
     _tidy(platform, pipeline, channels)
     plots = _report(platform, model, verdict, result, evidence, merged)
@@ -248,15 +248,6 @@ def _tidy(platform: Platform, pipeline: Pipeline, channels: Channels) -> None:
     newest = KEPT_JOBS + (tuning.trials if tuning else 0)
     platform.trainer.tidy(f"{_job_prefix(pipeline)}[0-9a-f]{{16}}", jobs, newest)
     tidy(channels)
-
-
-def _predicted(evidence: Evidence) -> dict[str, Any]:
-    """What live predictions are compared with: the profile of those for the test split."""
-    from ml_control.core.live_drift import prediction_profile
-
-    if evidence.predictions_test is None:
-        return {}
-    return prediction_profile(evidence.task, evidence.labels, evidence.predictions_test)
 
 
 def _trial(job: TrainingJob, dataset: Dataset, result: TrainingResult) -> dict[str, Any]:
