@@ -70,8 +70,8 @@ def _flush_once(platform: Platform, pipeline: Pipeline, done: Flushed, *, force:
     if state.plan is None:
         newest = platform.log.state(name)
         _refuse_older(state, newest)
-        behind = (newest.newest - state.predictions, newest.joined - state.outcomes)
-        if max(behind) <= 0 or not (force or _is_due(platform, state, *behind)):
+        new = newest.newest > state.predictions or newest.joined > state.outcomes
+        if not new or not (force or _is_due(platform, state, newest)):
             _prune(platform, pipeline, state, version)
             return False
         plan, requests, outcomes = _planned(platform, state, newest)
@@ -111,16 +111,19 @@ def _refuse_older(state: LiveState, newest: LogState) -> None:
         )
 
 
-def _is_due(platform: Platform, state: LiveState, requests: int, outcomes: int) -> bool:
-    if max(requests, outcomes) >= MANY:
-        return True
+def _is_due(platform: Platform, state: LiveState, newest: LogState) -> bool:
     now, name = platform.registry.clock(), state.pipeline
-    times = [one.prediction.at for one in platform.log.after(name, state.predictions, 1)]
-    times += [one.told_at for one in platform.log.joined(name, state.outcomes, 1)]
-    oldest = min(times, default=now)
-    # Also after a clock went back: what was flushed in the future is not waited for.
-    waited = abs(now - state.flushed_at) >= EVERY_SECONDS and now - oldest >= EVERY_SECONDS
-    return waited or hour_of(oldest) < hour_of(now)
+    requests = platform.log.after(name, state.predictions, 1)
+    outcomes = platform.log.joined(name, state.outcomes, 1)
+    waiting = [newest.newest + 1 - one.offset for one in requests]
+    waiting += [newest.joined + 1 - one.offset for one in outcomes]
+    if not waiting:
+        return False
+    times = [one.prediction.at for one in requests] + [one.told_at for one in outcomes]
+    oldest = min(times)
+    # Also after a clock went back: what is from the future, or was flushed there, does not wait.
+    waited = min(abs(now - state.flushed_at), abs(now - oldest)) >= EVERY_SECONDS
+    return max(waiting) >= MANY or waited or hour_of(oldest) != hour_of(now)
 
 
 def _planned(
@@ -130,7 +133,8 @@ def _planned(
     what that is.
     """
     outcomes = platform.log.joined(state.pipeline, state.outcomes, _MOST)
-    told = outcomes[-1].offset if outcomes else state.outcomes
+    told = outcomes[-1].offset if len(outcomes) == _MOST else newest.joined
+    told = max([told, state.outcomes, *(one.offset for one in outcomes[-1:])])
     found: list[Logged] = []
     size, keys = 0, set()
     while True:
