@@ -140,6 +140,18 @@ def do(platform, pipeline, run, name, *arguments):
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
         return deployment.route(platform, pipeline, run, _quiet).to_json()
+    if name == "advance":
+        from ml_control.services.rollout import advance
+
+        done = advance(platform, pipeline, run, _quiet)
+        return [[action.kind for action in done.done], done.because]
+    if name in ("promote", "rollback"):
+        from ml_control.services import commands
+
+        command = getattr(commands, name)
+        more = {"version": arguments[1]} if len(arguments) > 1 else {}
+        done = command(platform, pipeline, actor=arguments[0], because="a drill", **more)
+        return [done.changed, done.said]
     return THROUGH[name](*arguments)
 
 
