@@ -11,6 +11,7 @@ import sys
 from ml_control.errors import BadObject, Conflict, MlControlError, Retryable
 from ml_control.gateway.application import READ_SECONDS
 from ml_control.gateway.assembly import assemble
+from ml_control.gateway.chores import chores
 from ml_control.gateway.pages import pages
 from ml_control.platform import open_platform
 from ml_control.serving import server
@@ -46,7 +47,7 @@ def serve(port: int | None, read_seconds: float) -> None:
             f"cannot be listened on: {error.strerror}",
             "set gateway_port or gateway_host",
         ) from error
-    gateway = assemble(platform, more=pages, read_seconds=read_seconds)
+    gateway = assemble(platform, more=pages, chores=chores, read_seconds=read_seconds)
 
     def ready() -> None:
         gateway.background.start()
