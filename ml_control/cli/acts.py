@@ -325,15 +325,3 @@ def where_to_look(story: Story) -> str:
         f"UI {page}\nreport {report}\nlive {found['live']['url']} model "
         f"{found['live']['model_version'][:12]}\n{chain.out.strip()}"
     )
-
-
-ACTS: list[tuple[str, Callable[[Story], str]]] = [
-    ("data lands, a proven model serves", data_lands),
-    ("predictions on held-back images", predictions),
-    ("a corrupted day changes nothing", corrupted_day),
-    ("endpoint alone, by hand, is refused", by_hand),
-    ("a wrong container is found out", wrong_container),
-    ("the daemon is killed, nothing is lost", daemon_killed),
-    ("a backfill trains once", backfill_once),
-    ("where to look", where_to_look),
-]
