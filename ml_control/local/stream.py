@@ -60,8 +60,8 @@ class SqliteStream:
     def __init__(
         self,
         root: Path,
-        tries: int = 5,
-        retry_seconds: float = 1.0,
+        tries: int = 8,
+        retry_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``tries`` of a failing record before it is parked; the wait before the second is

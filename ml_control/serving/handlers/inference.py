@@ -57,7 +57,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class Arms:
-    """Where entities may belong: ``weight`` of them to the second variant, the others to the first."""
+    """Where entities belong: ``weight`` of them to the second variant, all others to the first."""
 
     first: Assignment
     second: Assignment | None
