@@ -28,6 +28,7 @@ COMMANDS = {
     "restore": "backups",
     "predict": "serving",
     "verify": "serving",
+    "stream": "streams",
     "token": "tokens",
     "status": "views",
     "events": "views",

@@ -136,11 +136,27 @@ def do(platform, pipeline, run, name, *arguments):
 
         _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
         return [decision.train, decision.because]
+    if name == "put":
+        return put(platform, pipeline, *arguments)
+    if name == "consume":
+        from ml_control.services.consumer import consume_batch
+
+        found = consume_batch(platform, pipeline, *arguments)
+        return [found.read, found.done, found.failed, found.parked]
     if name == "predict":
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
         return deployment.route(platform, pipeline, run, _quiet).to_json()
     return THROUGH[name](*arguments)
+
+
+def put(platform, pipeline, datas):
+    """Put texts into the stream, with their places modulo 7 as keys."""
+    from ml_control.ports import StreamRecord
+
+    return platform.stream.put(
+        [StreamRecord(pipeline.name, f"e{i % 7}", data.encode()) for i, data in enumerate(datas)]
+    )
 
 
 def command(*arguments):
