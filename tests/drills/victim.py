@@ -136,13 +136,8 @@ def do(platform, pipeline, run, name, *arguments):
 
         _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
         return [decision.train, decision.because]
-    if name == "put":
-        return put(platform, pipeline, *arguments)
-    if name == "consume":
-        from ml_control.services.consumer import consume_batch
-
-        found = consume_batch(platform, pipeline, *arguments)
-        return [found.read, found.done, found.failed, found.parked]
+    if name in STREAM:
+        return STREAM[name](platform, pipeline, *arguments)
     if name == "predict":
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
@@ -157,6 +152,17 @@ def put(platform, pipeline, datas):
     return platform.stream.put(
         [StreamRecord(pipeline.name, f"e{i % 7}", data.encode()) for i, data in enumerate(datas)]
     )
+
+
+def consume(platform, pipeline, *limit):
+    """Consume a batch of the stream: how many were read, done, failed and parked."""
+    from ml_control.services.consumer import consume_batch
+
+    found = consume_batch(platform, pipeline, *limit)
+    return [found.read, found.done, found.failed, found.parked]
+
+
+STREAM = {"put": put, "consume": consume}
 
 
 def command(*arguments):
