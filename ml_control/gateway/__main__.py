@@ -47,6 +47,8 @@ def serve(port: int | None, read_seconds: float) -> None:
         ) from error
     gateway = assemble(platform, read_seconds=read_seconds)
 
+    gateway.state.warm()
+
     def ready() -> None:
         gateway.background.start()
         host, bound = listener.getsockname()[:2]
