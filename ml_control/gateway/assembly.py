@@ -58,7 +58,7 @@ class Assembled:
 def assemble(
     platform: Platform,
     *,
-    background: Sequence[Task] = (),
+    background: Callable[[State], Sequence[Task]] | None = None,
     commands: Mapping[str, Callable[..., Any]] | None = None,
     more: Callable[[State], Sequence[Route]] | None = None,
     read_seconds: float = READ_SECONDS,
@@ -66,8 +66,8 @@ def assemble(
     """A gateway of this platform; nothing runs yet but its log's thread.
 
     ``commands`` are called as ``name(platform, pipeline, actor=..., because=..., ...)``; without
-    any, those of the services. ``more`` adds routes, such as pages. ``background`` tasks run
-    beside, once ``Assembled.background`` is started.
+    any, those of the services. ``more`` adds routes, such as pages. ``background`` gives tasks that
+    run beside, once ``Assembled.background`` is started.
     """
     prediction_log = platform.log
     pool = ThreadPoolExecutor(_THREADS, "gateway")
@@ -103,5 +103,5 @@ def assemble(
         read_seconds=read_seconds,
     )
     reread = Task("pipeline files", state.reread, _REREAD_SECONDS, lambda: list(state.folder.found))
-    tasks = Background(platform, [reread, *background])
+    tasks = Background(platform, [reread, *(background(state) if background else ())])
     return Assembled(application, state, table, tasks, prediction_log, upstream, driver, pool)

@@ -24,6 +24,7 @@ from ml_control.ports import Prediction
 HOLD_SECONDS = 0.5  # so long what need not be durable may wait for company
 _MOST_HELD = 50_000
 _GROUP = 2_000  # requests in a transaction, about; more wait for the next one
+_MOST_PATIENT = 0.002
 Work = Callable[[sqlite3.Connection, Names], Any]
 
 
@@ -49,7 +50,9 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         self._pid = 0
         self._starting = threading.Lock()
-        self._held = 0  # requests that are promised to nobody yet
+        self._held = 0  # requests that are buffered
+        self._together = 1  # durable jobs in the last group
+        self._patient = 0.0  # seconds that such a group is waited for
 
     def submit(self, job: Job) -> Future[Any]:
         """Write it soon. Raises ``Retryable`` when too much waits that could not be written."""
@@ -93,7 +96,7 @@ class GroupCommit:
         while True:
             wait = max(0.0, due - time.monotonic()) if held else None
             began = not held
-            ending = _take(queue, wait, held)
+            ending = self._take(queue, wait, held)
             if began:
                 due = time.monotonic() + HOLD_SECONDS
             urgent = any(job.durable for job in held)
@@ -103,6 +106,31 @@ class GroupCommit:
             if ending:
                 self._disconnect()
                 return
+
+    def _take(self, queue: SimpleQueue[Job | None], wait: float | None, held: list[Job]) -> bool:
+        """Move what waits in the queue to ``held``, up to a group; whether the end was asked for.
+
+        Those who were answered by the last commit come back at once, one after the other: as many
+        as were in it are waited for, much shorter than a commit takes. A lone writer waits never.
+        """
+        count, together, deadline = 0, 0, 0.0
+        with suppress(Empty):
+            job = queue.get(timeout=wait)
+            while job is not None:
+                held.append(job)
+                together += job.durable
+                count += len(job.predictions) or 1
+                if count >= _GROUP:
+                    break
+                if not together or together >= self._together:
+                    job = queue.get_nowait()
+                    continue
+                deadline = deadline or time.monotonic() + self._patient
+                job = queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            else:
+                return True
+        self._together = together or self._together
+        return False
 
     def _write(self, jobs: list[Job], *, last: bool) -> list[Job]:
         """Commit jobs; gives those that must be tried again later."""
@@ -145,7 +173,9 @@ class GroupCommit:
             for appends, run in groupby(jobs, lambda job: job.work is None):
                 own = list(run)
                 answers += self._append(connection, own) if appends else self._do(connection, own)
+            began = time.monotonic()
             connection.execute("COMMIT")
+            self._patient = min(_MOST_PATIENT, (time.monotonic() - began) / 4)
         except BaseException:
             self._names.forget()
             with suppress(sqlite3.Error):
@@ -191,18 +221,3 @@ class GroupCommit:
             self._connection.close()
             self._connection = None
         self._names.forget()
-
-
-def _take(queue: SimpleQueue[Job | None], wait: float | None, held: list[Job]) -> bool:
-    """Move what waits in the queue to ``held``, up to a group; whether the end was asked for."""
-    count = 0
-    with suppress(Empty):
-        job = queue.get(timeout=wait)
-        while job is not None:
-            held.append(job)
-            count += len(job.predictions) or 1
-            if count >= _GROUP:
-                return False
-            job = queue.get_nowait()
-        return True
-    return False

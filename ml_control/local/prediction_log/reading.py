@@ -35,8 +35,9 @@ def number_of(connection: sqlite3.Connection, pipeline: str) -> int | None:
 def find(connection: sqlite3.Connection, pipeline: str, request_id: str) -> Prediction | None:
     """One request."""
     row = connection.execute(
-        f"{_ONE} WHERE p.pipeline = (SELECT no FROM pipelines WHERE name = ?) AND p.request_id = ?",
-        (pipeline, request_id),
+        f"{_ONE} WHERE p.request_id = ? "  # noqa: S608 - ours
+        "AND p.pipeline = (SELECT no FROM pipelines WHERE name = ?)",
+        (request_id, pipeline),
     ).fetchone()
     return None if row is None else _prediction(pipeline, row)
 

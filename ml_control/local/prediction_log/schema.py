@@ -81,8 +81,10 @@ CREATE TABLE set_aside (
 """
 VERSION = 1
 # What may pass, or what freeing space corrects; every other failure means a damaged file.
-_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
-_PASSING += ("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM", "SQLITE_INTERRUPT")
+_PASSING = tuple(
+    f"SQLITE_{name}"
+    for name in ("BUSY", "LOCKED", "FULL", "IOERR", "READONLY", "CANTOPEN", "PERM", "NOMEM")
+)
 LOST = (
     "move the file away: a new one is made, and what was flushed is in the lake; outcomes of "
     "requests that it held cannot be joined any more"
