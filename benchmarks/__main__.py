@@ -5,7 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "run", "landing", "burst", "images", "data", "training", "consumer")
+NAMES = (
+    "tick",
+    "serving",
+    "run",
+    "landing",
+    "burst",
+    "images",
+    "data",
+    "training",
+    "gateway",
+    "assignment",
+    "consumer",
+)
 
 
 def main() -> None:

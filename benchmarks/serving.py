@@ -219,9 +219,12 @@ def _script(source: str, *arguments: str) -> Iterator[int]:
         process.wait()
 
 
-def _load(port: int, body: Path, connections: int) -> tuple[float, float, float]:
+def _load(
+    port: int, body: Path, connections: int, path: str = "/invocations", kind: str = "text/csv"
+) -> tuple[float, float, float]:
     """(p50 ms, p99 ms, requests/s), measured by a process of its own."""
     command = [sys.executable, str(HERE / "load.py"), str(port), str(body), str(connections)]
-    done = subprocess.run([*command, str(SECONDS)], capture_output=True, text=True, check=True)
+    command += [str(SECONDS), path, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     return told["p50"], told["p99"], told["rate"]

@@ -183,6 +183,21 @@ def trained_template(tmp_path_factory: pytest.TempPathFactory, audited_template:
 
 
 @pytest.fixture(scope="session")
+def two_variants_template(tmp_path_factory: pytest.TempPathFactory, trained_template: Home) -> Home:
+    """The same with its model live on a, another one on b, and half the entities each.
+
+    Nothing runs. Read only: copy it.
+    """
+    from gateways import two_variants
+
+    home = trained_template.copy_to(tmp_path_factory.mktemp("variants"))
+    two_variants(home)
+    home.stop_endpoints()
+    home.platform.registry.tables.close()  # type: ignore[attr-defined]
+    return home
+
+
+@pytest.fixture(scope="session")
 def dagster_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of a new Dagster instance: making it anew takes longer than copying it."""
     import dagster as dg

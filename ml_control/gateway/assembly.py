@@ -28,7 +28,6 @@ from ml_control.serving.handlers.management import bind
 from ml_control.serving.handlers.messages import Answer, Request
 from ml_control.serving.handlers.routes import Route, Table, routes
 from ml_control.serving.handlers.steps import Steps
-from ml_control.serving.http import log
 
 _THREADS = 8
 _REREAD_SECONDS = 2.0
@@ -43,7 +42,7 @@ class Assembled:
     state: State
     table: Table
     background: Background
-    journal: Journal
+    log: PredictionLog
     upstream: Upstream
     driver: Driver
     pool: ThreadPoolExecutor
@@ -51,16 +50,15 @@ class Assembled:
     def close(self) -> None:
         """Write what is pending and end every thread; requests are answered no more."""
         self.background.stop(_END_SECONDS)
-        self.journal.close()
         self.driver.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
+        self.log.close()
 
 
 def assemble(
     platform: Platform,
-    prediction_log: PredictionLog,
     *,
-    background: Sequence[Task] = (),
+    background: Callable[[State], Sequence[Task]] | None = None,
     commands: Mapping[str, Callable[..., Any]] | None = None,
     more: Callable[[State], Sequence[Route]] | None = None,
     read_seconds: float = READ_SECONDS,
@@ -68,9 +66,10 @@ def assemble(
     """A gateway of this platform; nothing runs yet but its log's thread.
 
     ``commands`` are called as ``name(platform, pipeline, actor=..., because=..., ...)``; without
-    any, those of the services. ``more`` adds routes, such as pages. ``background`` tasks run
-    beside, once ``Assembled.background`` is started.
+    any, those of the services. ``more`` adds routes, such as pages. ``background`` gives tasks that
+    run beside, once ``Assembled.background`` is started.
     """
+    prediction_log = platform.log
     pool = ThreadPoolExecutor(_THREADS, "gateway")
     state = State(platform, pool)
     known = dict(services.functions() if commands is None else commands)
@@ -89,7 +88,7 @@ def assemble(
         return Answer(200, told)
 
     table = Table([*own, Route("GET", "/openapi.json", "open", "This document", openapi)])
-    journal = Journal(prediction_log, lambda line: log(line, "gateway"))
+    journal = Journal(prediction_log)
     upstream = Upstream(describe, settings.gateway_timeout)
     driver = Driver(state, upstream, journal, pool)
     desk = Desk(prediction_log, LiveViews(state), bound, BatchCodec(), platform.registry.clock)
@@ -104,5 +103,5 @@ def assemble(
         read_seconds=read_seconds,
     )
     reread = Task("pipeline files", state.reread, _REREAD_SECONDS, lambda: list(state.folder.found))
-    tasks = Background(platform, [reread, *background])
-    return Assembled(application, state, table, tasks, journal, upstream, driver, pool)
+    tasks = Background(platform, [reread, *(background(state) if background else ())])
+    return Assembled(application, state, table, tasks, prediction_log, upstream, driver, pool)

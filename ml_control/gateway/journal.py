@@ -1,86 +1,66 @@
-"""Writes the prediction log from a thread of its own: whoever waits meanwhile shares one commit."""
+"""From the event loop into the prediction log: what comes in one turn of the loop goes together."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
+from concurrent.futures import Future
 
 from ml_control.errors import MlControlError, PlatformFailed
 from ml_control.ports import Prediction, PredictionLog
+from ml_control.serving.http import log
 
-_Entry = tuple[Prediction, asyncio.Future[bool] | None]
+_Waiting = list[asyncio.Future[bool]]
 
 
 class Journal:
-    """The way from the event loop into a ``PredictionLog``.
+    """Logs requests. Of one event loop."""
 
-    ``lost`` is told of an error that no caller waits for.
-    """
+    def __init__(self, prediction_log: PredictionLog) -> None:
+        self._log = prediction_log
+        self._entries: list[Prediction] = []
+        self._waiting: _Waiting = []
 
-    def __init__(self, log: PredictionLog, lost: Callable[[str], None]) -> None:
-        self._log = log
-        self._lost = lost
-        self._pending: list[_Entry] = []
-        self._some = threading.Condition()
-        self._closing = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
+    async def write(self, prediction: Prediction, *, durable: bool) -> bool:
+        """Log a request; whether its id was new. Durable: it is on disk when this returns.
 
-    async def write(self, prediction: Prediction, *, durable: bool) -> bool | None:
-        """Log a request. Durable: on disk when it returns, and whether its id was new.
-
-        Else it returns at once, with None. Raises what the log raises.
+        Raises what the log raises.
         """
         if not durable:
-            self._put((prediction, None))
-            return None
-        self._loop = self._loop or asyncio.get_running_loop()
-        done: asyncio.Future[bool] = self._loop.create_future()
-        self._put((prediction, done))
+            (fresh,) = self._log.append([prediction], durable=False)
+            return fresh
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
+        if not self._entries:
+            loop.call_soon(self._submit, loop)
+        self._entries.append(prediction)
+        self._waiting.append(done)
         return await done
 
-    def close(self) -> None:
-        """Write what is pending and end."""
-        with self._some:
-            self._closing = True
-            self._some.notify()
-        self._thread.join()
-
-    def _put(self, entry: _Entry) -> None:
-        with self._some:
-            self._pending.append(entry)
-            self._some.notify()
-
-    def _write(self) -> None:
-        while True:
-            with self._some:
-                while not self._pending and not self._closing:
-                    self._some.wait()
-                batch, self._pending = self._pending, []
-                if not batch:
-                    return
-            durable = any(done is not None for _, done in batch)
-            error: Exception | None = None
-            fresh: list[bool] = []
-            try:
-                fresh = self._log.append([entry for entry, _ in batch], durable=durable)
-            except MlControlError as refused:
-                error = refused
-            except Exception as fault:  # who waits must be told whatever it was
-                self._lost(f"the prediction log failed: {type(fault).__name__}")
-                error = PlatformFailed("prediction log", "failed", "see logs/gateway.log")
-            if error is not None and any(done is None for _, done in batch):
-                self._lost(f"{sum(done is None for _, done in batch)} requests not logged: {error}")
-            if durable and self._loop is not None:
-                self._loop.call_soon_threadsafe(_resolve, batch, fresh, error)
+    def _submit(self, loop: asyncio.AbstractEventLoop) -> None:
+        entries, self._entries = self._entries, []
+        waiting, self._waiting = self._waiting, []
+        try:
+            future = self._log.submit(entries)
+        except MlControlError as error:
+            _resolve(waiting, [], error)
+            return
+        future.add_done_callback(
+            lambda written: loop.call_soon_threadsafe(_settle, waiting, written)
+        )
 
 
-def _resolve(batch: list[_Entry], fresh: list[bool], error: Exception | None) -> None:
-    for place, (_, done) in enumerate(batch):
-        if done is None or done.done():
-            continue
+def _settle(waiting: _Waiting, written: Future[list[bool]]) -> None:
+    error = written.exception()
+    _resolve(waiting, [] if error else written.result(), error)
+
+
+def _resolve(waiting: _Waiting, fresh: list[bool], error: BaseException | None) -> None:
+    if error is not None and not isinstance(error, MlControlError):
+        log(f"the prediction log failed: {type(error).__name__}", "gateway")
+        error = PlatformFailed("prediction log", "failed", "see logs/gateway.log")
+    for place, done in enumerate(waiting):
+        if done.done():
+            continue  # whoever waited was cancelled
         if error is not None:
             done.set_exception(error)
         else:

@@ -10,6 +10,7 @@ from ml_control.registry.alerts import AlertBook
 from ml_control.registry.history import History
 from ml_control.registry.leases import Leases
 from ml_control.registry.ledger import Ledger
+from ml_control.registry.live import Live
 from ml_control.registry.models import Models
 from ml_control.registry.partitions import Partitions
 from ml_control.registry.rollouts import Rollouts
@@ -18,7 +19,7 @@ from ml_control.registry.tokens import Tokens
 
 
 class Registry:
-    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps,
+    """Ledger, partitions, leases, models and verdicts, rollouts, history, alerts, sweeps, live,
     tokens.
     """
 
@@ -35,4 +36,5 @@ class Registry:
         self.models = Models(tables)
         self.sweeps = Sweeps(tables)
         self.tokens = Tokens(tables, clock)
+        self.live = Live(tables)
         self.rollouts = Rollouts(tables, self.history, clock)

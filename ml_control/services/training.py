@@ -25,6 +25,7 @@ from ml_control.services.channels import (
 )
 from ml_control.services.evidence import ARCHIVE, FEATURES, GOLDEN, gather
 from ml_control.services.golden import golden_document
+from ml_control.services.live import keep_predictions
 from ml_control.services.progress import Say, teller
 from ml_control.services.seals import require_sealed
 from ml_control.services.selection import Selection, published_digest, select
@@ -128,6 +129,7 @@ def _train(
     model = _package(platform, pipeline, dataset, features, channels, job, result, run)
     champion = registry.rollouts.get(pipeline.name).champion
     evidence = gather(platform, pipeline, selection, model, champion, channels, result)
+    keep_predictions(platform, model, evidence)
     verdict = judge(
         evidence,
         spec,

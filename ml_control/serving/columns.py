@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from ml_control.core.batch import encode_columns
+from ml_control.core.batch import encode_rows
 from ml_control.core.features import FeatureSpec
 from ml_control.core.kinds import ImageFeature, NumberFeature
 from ml_control.errors import BadObject
@@ -118,7 +118,7 @@ class ColumnCodec:
             self._bounds[features.digest] = _bounds_of(features)
         bounds = self._bounds[features.digest]
         if bounds is None:
-            return encode_columns(features, list(zip(*values, strict=True)))
+            return encode_rows(features, values)
         count = len(values) * features.width
         flat = np.fromiter(chain.from_iterable(values), np.float64, count)
         matrix = flat.reshape(len(values), features.width)

@@ -98,10 +98,10 @@ class World:
         score = b"0.25\n" if served.variant == "a" else b"0.75\n"
         return reply or Reply(200, score * len(body.splitlines()), "text/csv")
 
-    def write(self, prediction: Prediction, *, durable: bool) -> bool | None:
+    def write(self, prediction: Prediction, *, durable: bool) -> bool:
         self.writes.append(durable)
         (fresh,) = self.log.append([prediction], durable=durable)
-        return fresh if durable else None
+        return fresh
 
     def command(self, name: str, takes: Any) -> Command:
         def call(pipeline: str, **given: Any) -> dict[str, str]:

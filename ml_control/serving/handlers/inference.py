@@ -154,7 +154,7 @@ def infer(request: Request, desk: Desk, *, pipeline: str) -> Steps:
             "try again in a moment; see 'ml-control status'",
         )
         raise Refusal(503, error)
-    if fresh is False:  # another request with this id was answered meanwhile
+    if not fresh:  # another request with this id was answered meanwhile
         logged = yield Do(lambda: desk.log.find(pipeline, request_id))
         if logged is not None:
             return _again(logged, body, snapshot)

@@ -60,7 +60,7 @@ class Invoke:
 
 @dataclass(frozen=True)
 class Write:
-    """Log a request. True, False when its id was logged before, or None when nobody waits."""
+    """Log a request; gives whether its id was new."""
 
     prediction: Prediction
     durable: bool
@@ -88,7 +88,7 @@ class World(Protocol):
         """See ``Invoke``."""
         ...
 
-    def write(self, prediction: Prediction, *, durable: bool) -> bool | None:
+    def write(self, prediction: Prediction, *, durable: bool) -> bool:
         """See ``Write``."""
         ...
 
