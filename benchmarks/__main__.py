@@ -16,6 +16,9 @@ NAMES = (
     "training",
     "experiment",
     "policies",
+    "gateway",
+    "assignment",
+    "consumer",
 )
 
 

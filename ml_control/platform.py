@@ -56,5 +56,5 @@ def open_platform(settings: Settings) -> Platform:
             home / "logs" / "alerts.jsonl", settings.alert_webhook.get_secret_value()
         ),
         log=SqlitePredictionLog(home / "predictions.db", settings.log_days),
-        stream=SqliteStream(home / "stream"),
+        stream=SqliteStream(home / "stream", retry_seconds=settings.retry_seconds),
     )

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,85 @@ class RunningGateway:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(45)
+
+
+class ThreadedGateway(RunningGateway):
+    """A gateway in a thread of this process, with commands of the test's own."""
+
+    def __init__(self, home: Any, commands: Any = None, **changes: Any) -> None:
+        import dataclasses
+
+        settings = home.settings.model_copy(update=changes)
+        self._platform = dataclasses.replace(home.platform, settings=settings)
+        self._commands = commands
+        super().__init__(home)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        import uvicorn
+
+        from ml_control.gateway.assembly import assemble
+
+        self.gateway = assemble(self._platform, commands=self._commands or {}, read_seconds=5.0)
+        config = uvicorn.Config(
+            self.gateway.application, port=self.port, lifespan="off", log_config=None
+        )
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        deadline = time.monotonic() + STARTS
+        while not self.server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def end(self) -> int:
+        """Stop it and end its threads."""
+        self.server.should_exit = True
+        self.thread.join(30)
+        self.gateway.close()
+        return 0
+
+
+def fuzz(port: int, examples: int, token: str = "") -> set[str]:
+    """Ask everything that the OpenAPI document allows, and what it does not; gives the paths.
+
+    Fails on a server error, and on a status, content type or body that the document has not.
+    503 and 502 are refusals that it has: only a fault of our own is an error.
+    """
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+    from schemathesis import GenerationMode
+    from schemathesis.checks import CHECKS, load_all_checks
+
+    names = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
+    load_all_checks()
+    promised = [CHECKS.get_one(name) for name in names]
+    schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    asked: set[str] = set()
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            cases = operation.as_strategy(generation_mode=mode)
+
+            @settings(
+                max_examples=examples,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=cases)
+            def ask(case: Any) -> None:
+                response = case.call(headers=headers)
+                assert response.status_code != 500, response.text
+                case.validate_response(response, checks=promised)
+                asked.add(case.operation.path)
+
+            with suppress(Unsatisfiable):  # there may be no way to get it wrong
+                ask()
+    return asked
 
 
 def server_of(home: Any, variant: str) -> int:

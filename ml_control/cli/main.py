@@ -35,6 +35,7 @@ COMMANDS = {
     "reject": "decisions",
     "predict": "serving",
     "verify": "serving",
+    "stream": "streams",
     "token": "tokens",
     "status": "views",
     "events": "views",

@@ -99,9 +99,9 @@ def read_records(pipeline: Pipeline, source: Path) -> tuple[list[str], list[dict
             raise BadObject(str(source), "holds no image", "name a folder with PNG or JPEG files")
         return (
             [file.name for file in files],
-            [{"image": base64.b64encode(_read(file)).decode()} for file in files],
+            [{"image": base64.b64encode(read_input(file)).decode()} for file in files],
         )
-    data = _read(source)
+    data = read_input(source)
     kind = format_of(source)
     records: Any
     if kind in {"parquet", "jsonl"}:
@@ -141,7 +141,8 @@ def _typed_records(
     return frame.drop(pipeline.spec.columns.target, strict=False).to_dicts()
 
 
-def _read(file: Path, most: int = _MAX_INPUT) -> bytes:
+def read_input(file: Path, most: int = _MAX_INPUT) -> bytes:
+    """An input file's bytes. Raises ``BadObject`` when it is too large or cannot be read."""
     try:
         if file.stat().st_size > most:
             raise BadObject(str(file), f"is larger than {most:,} bytes", "use a smaller one")
@@ -158,7 +159,7 @@ def _archive(path: Path) -> bytes:
         inside = sorted(found.name for found in path.glob("*.tar.gz"))
         meant = f"name {path / inside[0]}" if inside else "pack its xgboost-model as model.tar.gz"
         raise BadObject(str(path), "is a folder, not an archive", meant)
-    return _read(path, _MAX_ARCHIVE)
+    return read_input(path, _MAX_ARCHIVE)
 
 
 @click.command()
@@ -180,9 +181,9 @@ def verify(
     report = service.verify(
         _archive(archive),
         container,
-        _read(golden) if golden else None,
+        read_input(golden) if golden else None,
         name=str(archive),
-        features=_read(features) if features else None,
+        features=read_input(features) if features else None,
     )
     if as_json:
         print_json(report.to_dict())

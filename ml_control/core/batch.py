@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_NUMBERS = frozenset({float, int, type(None)})
+_NUMBERS = frozenset({float, int})
 _TEXTS = frozenset({str, type(None)})
 
 
@@ -31,67 +31,66 @@ def encode_records(
 
     Raises ``BadObject`` with ``row`` (from 1) and ``column`` for the first that does not fit.
     """
-    columns = _columns(features, records)
-    if columns is None:
+    rows = _rows(features, records)
+    if rows is None:
         return _one_by_one(features, records)
     try:
-        return encode_columns(features, columns)
+        return encode_rows(features, rows)
     except (ValueError, OverflowError, TypeError):
         return _one_by_one(features, records)  # which says whose fault it is
 
 
-def encode_columns(
-    features: FeatureSpec, columns: Sequence[tuple[Any, ...]]
-) -> NDArray[np.float32]:
-    """The same from the values of each feature, of which there is at least one.
+def encode_rows(features: FeatureSpec, rows: list[tuple[Any, ...]]) -> NDArray[np.float32]:
+    """The same from the values of each record, in the features' order.
 
-    Raises ``ValueError``, ``OverflowError`` or ``TypeError`` when a value does not fit; which one
-    that is, encoding one record after the other tells.
+    Raises ``ValueError``, ``OverflowError`` or ``TypeError`` when one does not fit; which one that
+    is, encoding one record after the other tells.
     """
-    import numpy as np
-
     if all(isinstance(feature, NumberFeature) for feature in features.features):
-        return _numbers(features, columns)
-    matrix = np.empty((len(columns[0]), features.width), dtype=np.float32)
-    at = 0
-    missing = frozenset(features.missing)
-    for feature, values in zip(features.features, columns, strict=True):
-        end = at + len(feature.columns)
-        matrix[:, at:end] = _block(feature, values, missing)
-        at = end
-    return matrix
+        return _numbers(features, rows)
+    return _by_column(features, rows)
 
 
-def _columns(
+def _rows(
     features: FeatureSpec, records: Sequence[Mapping[str, Any]]
 ) -> list[tuple[Any, ...]] | None:
-    """The values by feature, or None where a record has not exactly the features as keys."""
+    """The values in the features' order, or None where a record has not exactly them as keys."""
     names = [feature.name for feature in features.features]
-    if any(isinstance(feature, ImageFeature) for feature in features.features):
+    if len(names) < 2 or any(isinstance(item, ImageFeature) for item in features.features):
         return None
-    if not records or set(map(len, records)) != {len(names)}:
+    if set(map(len, records)) != {len(names)}:
         return None
     try:
-        if len(names) == 1:
-            return [tuple(record[names[0]] for record in records)]
-        return list(zip(*map(itemgetter(*names), records), strict=True))
+        return list(map(itemgetter(*names), records))
     except KeyError:
         return None
 
 
-def _numbers(features: FeatureSpec, columns: Sequence[tuple[Any, ...]]) -> NDArray[np.float32]:
-    """All columns at once, where every feature is a number."""
+def _numbers(features: FeatureSpec, rows: list[tuple[Any, ...]]) -> NDArray[np.float32]:
+    """All values at once, where every feature is a number."""
     import numpy as np
 
-    if not set(map(type, chain.from_iterable(columns))) <= _NUMBERS:
-        missing = frozenset(features.missing)
-        blocks = [_block(f, c, missing) for f, c in zip(features.features, columns, strict=True)]
-        return np.concatenate(blocks, axis=1)
-    values = np.array(columns, dtype=np.float64)
-    for feature, row in zip(features.features, values, strict=True):
-        if isinstance(feature, NumberFeature):
-            _clip(feature, row)
-    return _narrow(np.ascontiguousarray(values.T))
+    if not set(map(type, chain.from_iterable(rows))) <= _NUMBERS:
+        return _by_column(features, rows)
+    width = len(features.features)
+    flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * width)
+    if not np.isfinite(flat).all():
+        raise ValueError("not finite")
+    values = flat.reshape(len(rows), width)
+    for place, feature in enumerate(features.features):
+        if isinstance(feature, NumberFeature) and (feature.min, feature.max) != (None, None):
+            _clip(feature, values[:, place])
+    return _narrow(values)
+
+
+def _by_column(features: FeatureSpec, rows: list[tuple[Any, ...]]) -> NDArray[np.float32]:
+    """One feature after the other. Raises ``ValueError`` for a value that does not fit."""
+    import numpy as np
+
+    missing = frozenset(features.missing)
+    columns = zip(*rows, strict=True)
+    blocks = [_block(f, c, missing) for f, c in zip(features.features, columns, strict=True)]
+    return np.concatenate(blocks, axis=1)
 
 
 def _block(
@@ -103,8 +102,10 @@ def _block(
     import numpy as np
 
     kinds = set(map(type, values))
-    if isinstance(feature, NumberFeature) and kinds <= _NUMBERS:
+    if isinstance(feature, NumberFeature) and kinds - {type(None)} <= _NUMBERS:
         numbers = np.array(values, dtype=np.float64)
+        if np.count_nonzero(~np.isfinite(numbers)) != values.count(None):
+            raise ValueError("not finite")
         _clip(feature, numbers)
         return _narrow(numbers)[:, np.newaxis]
     if isinstance(feature, CategoryFeature) and kinds <= _TEXTS:
@@ -116,13 +117,9 @@ def _block(
 
 
 def _clip(feature: NumberFeature, values: NDArray[np.float64]) -> None:
-    """Make what lies outside the feature's range missing, in place. Raises ``ValueError`` for
-    infinite numbers.
-    """
+    """Make what lies outside the feature's range missing, in place."""
     import numpy as np
 
-    if np.isinf(values).any():
-        raise ValueError("infinite")
     if feature.min is not None:
         values[values < feature.min] = np.nan
     if feature.max is not None:

@@ -11,14 +11,16 @@ import sys
 from ml_control.errors import BadObject, Conflict, MlControlError, Retryable
 from ml_control.gateway.application import READ_SECONDS
 from ml_control.gateway.assembly import assemble
-from ml_control.gateway.chores import chores
 from ml_control.gateway.pages import pages
+from ml_control.gateway.tasks import tasks
 from ml_control.platform import open_platform
 from ml_control.serving import server
 from ml_control.serving.handlers.messages import Refusal, refused
 from ml_control.serving.http import log
 from ml_control.serving.protocol import GuardedProtocol
 from ml_control.settings import load_settings
+
+_LONGEST_COMMAND = 130.0  # seconds: a promotion may have to start a server first
 
 
 class GatewayProtocol(GuardedProtocol):
@@ -47,7 +49,9 @@ def serve(port: int | None, read_seconds: float) -> None:
             f"cannot be listened on: {error.strerror}",
             "set gateway_port or gateway_host",
         ) from error
-    gateway = assemble(platform, more=pages, chores=chores, read_seconds=read_seconds)
+    gateway = assemble(platform, background=tasks, more=pages, read_seconds=read_seconds)
+
+    gateway.state.warm()
 
     def ready() -> None:
         gateway.background.start()
@@ -60,7 +64,7 @@ def serve(port: int | None, read_seconds: float) -> None:
             listener,
             ready,
             read_seconds=read_seconds,
-            request_seconds=2 * read_seconds + 4 * settings.gateway_timeout + 10,
+            request_seconds=2 * read_seconds + _LONGEST_COMMAND,
             protocol=GatewayProtocol,
             name="gateway",
         )

@@ -151,7 +151,7 @@ class Gateway:
         """Let the caller in, or raise ``Refusal``: 401, 403 or 429."""
         needed = route.access == "manage" or (self._keys and route.access != "open")
         call.caller = Caller(address=call.address)
-        if not needed and "authorization" not in call.headers:
+        if route.access == "open" or not (needed or "authorization" in call.headers):
             self._rates.take(call.caller)
             return
         try:

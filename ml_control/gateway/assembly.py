@@ -30,6 +30,7 @@ from ml_control.serving.handlers.routes import Route, Table, routes
 from ml_control.serving.handlers.steps import Steps
 
 _THREADS = 8
+_REREAD_SECONDS = 2.0
 _END_SECONDS = 20.0
 
 
@@ -57,7 +58,7 @@ class Assembled:
 def assemble(
     platform: Platform,
     *,
-    chores: Callable[[State], Sequence[Task]] | None = None,
+    background: Callable[[State], Sequence[Task]] | None = None,
     commands: Mapping[str, Callable[..., Any]] | None = None,
     more: Callable[[State], Sequence[Route]] | None = None,
     read_seconds: float = READ_SECONDS,
@@ -65,8 +66,8 @@ def assemble(
     """A gateway of this platform; nothing runs yet but its log's thread.
 
     ``commands`` are called as ``name(platform, pipeline, actor=..., because=..., ...)``; without
-    any, those of the services. ``more`` adds routes, such as pages. ``chores`` run beside,
-    once ``Assembled.background`` is started.
+    any, those of the services. ``more`` adds routes, such as pages. ``background`` gives tasks that
+    run beside, once ``Assembled.background`` is started.
     """
     prediction_log = platform.log
     pool = ThreadPoolExecutor(_THREADS, "gateway")
@@ -101,5 +102,6 @@ def assemble(
         clock=platform.registry.clock,
         read_seconds=read_seconds,
     )
-    tasks = Background(platform, chores(state) if chores else [])
+    reread = Task("pipeline files", state.reread, _REREAD_SECONDS, lambda: list(state.folder.found))
+    tasks = Background(platform, [reread, *(background(state) if background else ())])
     return Assembled(application, state, table, tasks, prediction_log, upstream, driver, pool)

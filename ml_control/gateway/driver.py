@@ -38,7 +38,7 @@ class Driver:
         self._upstream = upstream
         self._journal = journal
         self._pool = pool
-        self._large = ThreadPoolExecutor(2, "large-body")
+        self._large = ThreadPoolExecutor(1, "large-body")
 
     async def run(self, steps: Steps, size: int) -> Answer:
         """The handler's answer. Raises what it raises. ``size``: bytes of the request's body."""

@@ -11,12 +11,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.errors import InvalidSpec, PlatformFailed, Retryable
+from ml_control.errors import InvalidSpec, MlControlError, PlatformFailed, Retryable
 from ml_control.platform import Platform
 from ml_control.registry.tokens import Token
 from ml_control.services.pipelines import PipelineFolder, read_folder
@@ -57,6 +58,13 @@ class Cached(Generic[_T]):
             self._start()
         return held.value
 
+    def fill(self) -> _T:
+        """Read the value here and now. Raises what reading it raises."""
+        began = time.monotonic()
+        value = self._read()
+        self._held = _Held(value, began)
+        return value
+
     async def get(self) -> _T:
         """The value. Raises what reading it raises."""
         found = self.now()
@@ -82,10 +90,7 @@ class Cached(Generic[_T]):
             task.exception()  # taken note of: whoever waits has it too
 
     async def _refresh(self) -> _T:
-        began = time.monotonic()
-        value = await asyncio.get_running_loop().run_in_executor(self._pool, self._read)
-        self._held = _Held(value, began)
-        return value
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.fill)
 
 
 class State:
@@ -111,6 +116,13 @@ class State:
         kept = {name: old for name, old in self._folder.found.items() if name in folder.broken}
         self._folder = PipelineFolder({**folder.found, **kept}, folder.broken)
         self._signature = signature
+
+    def warm(self) -> None:
+        """Read and prove now what the first requests would wait for; what fails, fails then."""
+        for name in self._folder.found:
+            with suppress(MlControlError):
+                for served in self.look(name).fill().variants.values():
+                    self.platform.endpoints.describe(served.endpoint)
 
     @property
     def folder(self) -> PipelineFolder:

@@ -14,7 +14,7 @@ wait too, and those of other keys go on. (A Kinesis shard would block all of the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,8 @@ class SqliteStream:
     def __init__(
         self,
         root: Path,
-        tries: int = 5,
-        retry_seconds: float = 1.0,
+        tries: int = 8,
+        retry_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``tries`` of a failing record before it is parked; the wait before the second is
@@ -83,15 +83,7 @@ class SqliteStream:
             places.setdefault(record.pipeline, []).append(place)
         for pipeline, chosen in places.items():
             with self._file(pipeline).write(durable=True) as connection:
-                (begin,) = connection.execute("SELECT next FROM shard").fetchone()
-                rows: Iterable[tuple[Any, ...]] = (
-                    (sequence, records[place].key, records[place].data, now)
-                    for sequence, place in enumerate(chosen, begin)
-                )
-                connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", rows)
-                connection.execute(
-                    "UPDATE shard SET next = next + ?1, waiting = waiting + ?1", (len(chosen),)
-                )
+                begin = _insert(connection, [records[place] for place in chosen], now)
             for sequence, place in enumerate(chosen, begin):
                 given[place] = sequence
         return given
@@ -248,6 +240,17 @@ def _require_usable(record: StreamRecord) -> None:
             f"has {len(record.data):,} bytes; at most {MAX_STREAM_BYTES:,} are taken",
             "put smaller records",
         )
+
+
+def _insert(connection: Any, records: Sequence[StreamRecord], now: float) -> int:
+    """Append records to the shard; gives the first one's number."""
+    (begin,) = connection.execute("SELECT next FROM shard").fetchone()
+    connection.executemany(
+        "INSERT INTO records VALUES (?, ?, ?, ?)",
+        ((sequence, one.key, one.data, now) for sequence, one in enumerate(records, begin)),
+    )
+    connection.execute("UPDATE shard SET next = next + ?1, waiting = waiting + ?1", (len(records),))
+    return int(begin)
 
 
 def _remove(connection: Any, sequences: Collection[int]) -> int:

@@ -28,7 +28,7 @@ from ml_control.serving.handlers.steps import Served
 LIMIT = 500
 ALERT = "stream-parked"
 _PATIENCE = 5.0  # seconds that a batch waits for another consumer's
-_IDLE_SECONDS = 0.2
+IDLE_SECONDS = 0.2
 _LONGEST_WAIT = 30.0
 _logger = logging.getLogger("ml_control")
 
@@ -164,11 +164,12 @@ class Consumer:
     def run(self, stop: threading.Event) -> None:
         """Consume until ``stop`` is set; a batch that has begun is finished."""
         while not stop.is_set():
-            settled = sum(
-                self.step(pipeline) for pipeline in self._pipelines() if not stop.is_set()
-            )
-            if not settled:
-                stop.wait(_IDLE_SECONDS)
+            if not self.round():
+                stop.wait(IDLE_SECONDS)
+
+    def round(self) -> int:
+        """Consume a batch of each pipeline; gives how many records were settled."""
+        return sum(self.step(pipeline) for pipeline in self._pipelines())
 
     def step(self, pipeline: Pipeline) -> int:
         """Consume a batch of a pipeline unless it has to wait; gives how many were settled."""
@@ -182,7 +183,7 @@ class Consumer:
             if not isinstance(error, MlControlError):
                 _logger.exception("the stream of %s could not be consumed", name)
                 error = PlatformFailed(f"stream of {name}", f"{type(error).__name__}: {error}")
-            wait = min(max(2 * wait, _IDLE_SECONDS), _LONGEST_WAIT)
+            wait = min(max(2 * wait, IDLE_SECONDS), _LONGEST_WAIT)
             self._waits[name] = (time.monotonic() + wait, wait)
             if self._said.get(name) != str(error):
                 self._said[name] = str(error)

@@ -1,23 +1,26 @@
 """A stream's records as rows, column by column with numpy: the bytes of ``PlainCodec``, faster.
 
-Records are read straight into a type with the model's own features, which makes no dictionary and
-looks no key up. Whatever does not fit that type (a number as text, an explicit type of another
-kind, a key that is left out twice) is read as strictly as any request, one by one.
+Messages are read straight into a type with the model's own features: one pass, no dictionary, no
+key looked up. Only plain ones are taken so (every key once, a number where a number is, a text
+where a category is); all others are read as strictly as a request, one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from ml_control.core.batch import encode_columns
+from ml_control.core.batch import encode_rows
 from ml_control.core.features import FeatureSpec
 from ml_control.core.kinds import ImageFeature, NumberFeature
 from ml_control.errors import BadObject
-from ml_control.serving.handlers.bodies import Value
-from ml_control.serving.handlers.envelopes import Item
+from ml_control.ports import StreamRecord
+from ml_control.serving.handlers.bodies import Id, Strict, Value
+from ml_control.serving.handlers.envelopes import Item, Opener, derived_id
 from ml_control.serving.handlers.row_codec import Rows
 from ml_control.serving.recordio import row_frame
 
@@ -25,33 +28,63 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_KEPT = 64  # readers
-_Reader = Callable[[bytes], list[Any]]
+_KEPT = 64  # shapes
+_Plain = TypeVar("_Plain")
+
+
+class _Message(Strict, Generic[_Plain], gc=False):
+    record: _Plain
+    entity_id: Id | None = None
+    request_id: Id | None = None
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The keys of a record: numbers and categories by name, and names that are not used."""
+
+    features: tuple[tuple[str, bool], ...]  # name, whether it is a number
+    spare: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """What lies outside its range, column by column; None where no column has one."""
+
+    low: NDArray[np.float64] | None
+    high: NDArray[np.float64] | None
 
 
 class ColumnCodec:
     """``handlers.row_codec.RowCodec`` with numpy."""
 
     def __init__(self) -> None:
-        self._readers: dict[str, tuple[_Reader, int] | None] = {}
+        self._shapes: dict[str, _Shape | None] = {}
+        self._openers: dict[_Shape, tuple[_Shape, Opener]] = {}
+        self._bounds: dict[str, _Bounds | None] = {}
+
+    def opener(self, encodings: Sequence[FeatureSpec]) -> Opener | None:
+        """See ``RowCodec``: there is one when all encodings take the same keys."""
+        shapes = {self._shape(features) for features in encodings}
+        shape = shapes.pop() if len(shapes) == 1 else None
+        return None if shape is None else self._openers[shape][1]
 
     def encode(self, features: FeatureSpec, items: Sequence[Item]) -> Rows:
         """See ``RowCodec``."""
         import numpy as np
 
-        reader = self._reader(features)
-        fast, places, slow = _read(reader, items) if reader else ([], [], list(range(len(items))))
+        shape = self._shape(features)
+        places = [i for i, item in enumerate(items) if item.values and item.shape is shape]
         matrix: NDArray[np.float32] = np.empty((0, features.width), np.float32)
-        if fast:
+        if places:
             try:
-                matrix = encode_columns(features, list(zip(*fast, strict=True)))
+                matrix = self._matrix(features, [items[place].values for place in places])
             except (ValueError, OverflowError, TypeError):
-                places, slow = [], list(range(len(items)))
-        if not slow:
+                places = []
+        if len(places) == len(items):
             return _framed(matrix, places, {})
         bad: dict[int, BadObject] = {}
         rows: dict[int, list[float]] = {}
-        for place in slow:
+        for place in set(range(len(items))).difference(places):
             try:
                 rows[place] = features.encode_record(items[place].read())
             except BadObject as error:
@@ -65,57 +98,138 @@ class ColumnCodec:
             whole[at[place]] = row
         return _framed(whole, order, bad)
 
-    def _reader(self, features: FeatureSpec) -> tuple[_Reader, int] | None:
-        """What reads plain records of these features, and how many keys they have."""
-        key = features.digest
-        if key not in self._readers:
-            while len(self._readers) >= _KEPT:
-                self._readers.pop(next(iter(self._readers)))
-            self._readers[key] = _reader_of(features)
-        return self._readers[key]
+    def _shape(self, features: FeatureSpec) -> _Shape | None:
+        """The shape of plain records: the same object for all encodings that have it."""
+        if features.digest not in self._shapes:
+            _make_room(self._shapes)
+            shape = _shape_of(features)
+            if shape is not None and shape not in self._openers:
+                _make_room(self._openers)
+                self._openers[shape] = shape, _opener_of(shape)
+            self._shapes[features.digest] = None if shape is None else self._openers[shape][0]
+        return self._shapes[features.digest]
+
+    def _matrix(self, features: FeatureSpec, values: list[Any]) -> NDArray[np.float32]:
+        """Rows of values, numbers or None for numbers, as they are encoded."""
+        import numpy as np
+
+        if features.digest not in self._bounds:
+            _make_room(self._bounds)
+            self._bounds[features.digest] = _bounds_of(features)
+        bounds = self._bounds[features.digest]
+        if bounds is None:
+            return encode_rows(features, values)
+        count = len(values) * features.width
+        flat = np.fromiter(chain.from_iterable(values), np.float64, count)
+        matrix = flat.reshape(len(values), features.width)
+        if bounds.low is not None:
+            matrix[matrix < bounds.low] = np.nan
+        if bounds.high is not None:
+            matrix[matrix > bounds.high] = np.nan
+        with np.errstate(over="ignore"):
+            narrow = matrix.astype(np.float32)
+        narrow[np.isinf(narrow)] = np.nan
+        return narrow
 
 
-def _reader_of(features: FeatureSpec) -> tuple[_Reader, int] | None:
+def _make_room(kept: dict[Any, Any]) -> None:
+    while len(kept) >= _KEPT:
+        kept.pop(next(iter(kept)))
+
+
+def _shape_of(features: FeatureSpec) -> _Shape | None:
+    """The keys of plain records; None for images, which are read one by one."""
     named = features.features
     if any(isinstance(feature, ImageFeature) for feature in named):
         return None
-    kinds: list[tuple[str, Any, Any]] = [
-        (f"f{i}", float | None if isinstance(one, NumberFeature) else str | None, None)
-        for i, one in enumerate(named)
-    ]
-    names = {f"f{i}": one.name for i, one in enumerate(named)}
-    # Keys that are not used are read all the same, so that what is logged is sound JSON.
-    spare = [name for name in features.ignore if name not in names.values()]
-    kinds += [(f"i{i}", Value, None) for i in range(len(spare))]
-    names |= {f"i{i}": name for i, name in enumerate(spare)}
-    shape = msgspec.defstruct("PlainRecord", kinds, rename=names, forbid_unknown_fields=True)
-    return msgspec.json.Decoder(list[shape]).decode, len(named)  # type: ignore[valid-type]
+    names = tuple((one.name, isinstance(one, NumberFeature)) for one in named)
+    return _Shape(names, tuple(sorted(set(features.ignore) - {name for name, _ in names})))
 
 
-def _read(
-    reader: tuple[_Reader, int], items: Sequence[Item]
-) -> tuple[list[tuple[Any, ...]], list[int], list[int]]:
-    """The feature values of plain records, their places, and the places of all others."""
-    decode, width = reader
-    as_tuple = msgspec.structs.astuple
-    fast: list[tuple[Any, ...]] = []
-    places: list[int] = []
-    slow: list[int] = []
-    for place, item in enumerate(items):
-        text = item.text
+def _bounds_of(features: FeatureSpec) -> _Bounds | None:
+    """The ranges of the columns; None where not every feature is a number."""
+    import numpy as np
+
+    numbers = [one for one in features.features if isinstance(one, NumberFeature)]
+    if len(numbers) < len(features.features):
+        return None
+    low = np.array([-np.inf if one.min is None else one.min for one in numbers])
+    high = np.array([np.inf if one.max is None else one.max for one in numbers])
+    return _Bounds(
+        None if np.isneginf(low).all() else low, None if np.isposinf(high).all() else high
+    )
+
+
+def _opener_of(shape: _Shape) -> Opener:
+    """Reads messages of this shape, whole ones first: nothing missing and nothing null."""
+    whole, some = _decoder(shape, required=True), _decoder(shape, required=False)
+    as_tuple, width = msgspec.structs.astuple, len(shape.features)
+    bare = not shape.spare
+    # Of braces that may stand in texts there are none among numbers, unless in a key.
+    unbraced = (
+        all(number and not {"{", "}"} & set(name) for name, number in shape.features) and bare
+    )
+
+    def open_one(pipeline: str, record: StreamRecord) -> Item | None:
+        data = record.data
         try:
-            (found,) = decode(text)
+            found = whole(data)
+            values = as_tuple(found.record)
+            keys = width + 1 if bare else len(values) + 1 - values[width:].count(None)
         except (ValueError, RecursionError):
-            slow.append(place)
-            continue
-        values = as_tuple(found)
-        # Each key has a colon. Fewer keys than colons: one came twice, was null, or a text has one.
-        if text.count(b":") != len(values) - values.count(None):
-            slow.append(place)
-            continue
-        fast.append(values if len(values) == width else values[:width])
-        places.append(place)
-    return fast, places, slow
+            try:
+                found = some(data)
+            except (ValueError, RecursionError):
+                return None
+            values = as_tuple(found.record)
+            keys = len(values) + 1 - values.count(None)
+        entity, request = found.entity_id, found.request_id
+        if entity is not None:
+            keys += 1
+        if request is not None:
+            keys += 1
+        # Each key has a colon: there are more when one came twice, was null, or a text has one.
+        if data.count(b":") != keys:
+            return None
+        plain = unbraced and not _has_brace(entity) and not _has_brace(request)
+        # With two pairs of braces the inner one is the record.
+        if not plain and (data.count(b"{") != 2 or data.count(b"}") != 2):
+            return None
+        begin = data.index(b"{", data.index(b"{") + 1)
+        return Item(
+            record.sequence,
+            record.key,
+            request or derived_id(pipeline, record.sequence),
+            entity or record.key,
+            data,
+            b"[" + data[begin : data.index(b"}", begin) + 1] + b"]",
+            values if bare else values[:width],
+            shape,
+        )
+
+    return lambda pipeline, records: [open_one(pipeline, record) for record in records]
+
+
+def _has_brace(text: str | None) -> bool:
+    return text is not None and ("{" in text or "}" in text)
+
+
+def _decoder(shape: _Shape, *, required: bool) -> Callable[[bytes], Any]:
+    kinds: list[Any] = []
+    names: dict[str, str] = {}
+    for i, (name, number) in enumerate(shape.features):
+        kind: Any = float if number else str
+        names[f"f{i}"] = name
+        kinds.append((f"f{i}", kind) if required else (f"f{i}", kind | None, None))
+    # Keys that are not used are read all the same, so that what is logged is sound JSON.
+    for i, name in enumerate(shape.spare):
+        names[f"i{i}"] = name
+        kinds.append((f"i{i}", Value, None))
+    record = msgspec.defstruct(
+        "PlainRecord", kinds, rename=names, forbid_unknown_fields=True, gc=False
+    )
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(_Message[record]).decode  # type: ignore[valid-type]
+    return decode
 
 
 def _framed(matrix: NDArray[np.float32], places: list[int], bad: dict[int, BadObject]) -> Rows:

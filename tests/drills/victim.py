@@ -136,6 +136,8 @@ def do(platform, pipeline, run, name, *arguments):
 
         _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
         return [decision.train, decision.because]
+    if name in STREAM:
+        return STREAM[name](platform, pipeline, *arguments)
     if name == "predict":
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
@@ -153,6 +155,26 @@ def do(platform, pipeline, run, name, *arguments):
         done = command(platform, pipeline, actor=arguments[0], because="a drill", **more)
         return [done.changed, done.said]
     return THROUGH[name](*arguments)
+
+
+def put(platform, pipeline, datas):
+    """Put texts into the stream, with their places modulo 7 as keys."""
+    from ml_control.ports import StreamRecord
+
+    return platform.stream.put(
+        [StreamRecord(pipeline.name, f"e{i % 7}", data.encode()) for i, data in enumerate(datas)]
+    )
+
+
+def consume(platform, pipeline, *limit):
+    """Consume a batch of the stream: how many were read, done, failed and parked."""
+    from ml_control.services.consumer import consume_batch
+
+    found = consume_batch(platform, pipeline, *limit)
+    return [found.read, found.done, found.failed, found.parked]
+
+
+STREAM = {"put": put, "consume": consume}
 
 
 def command(*arguments):

@@ -57,7 +57,7 @@ class _Asked:
 
 @dataclass(frozen=True)
 class Arms:
-    """Where entities belong: ``weight`` of them to the second variant, the rest to the first."""
+    """Where entities belong: ``weight`` of them to the second variant, all others to the first."""
 
     first: Assignment
     second: Assignment | None

@@ -38,14 +38,15 @@ def command(request: Request, desk: Desk, *, pipeline: str, name: str) -> Steps:
     body = decode(known.body, request.body)
     yield Look(pipeline)
     given = {field: getattr(body, field) for field in body.__struct_fields__}
-    fields = {field: value for field, value in given.items() if value is not None}
     actor = f"token:{request.caller.name}"
-    done = yield Do(lambda: known.call(pipeline, actor=actor, **fields))
+    done = yield Do(lambda: known.call(pipeline, actor=actor, **given))
     return as_json({"pipeline": pipeline, "command": name, "result": plain(done)})
 
 
 def plain(value: Any) -> Any:
-    """A record, or a dataclass of records, as plain data."""
+    """A record, or a dataclass of them, as plain data."""
+    if hasattr(value, "to_json"):
+        return value.to_json()
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    return value.to_json() if hasattr(value, "to_json") else value
+    return value

@@ -67,7 +67,8 @@ def answer_records(
     then nothing is the records' fault, and all of them should come again.
     """
     batch = Batch()
-    items, bad = open_records(snapshot.pipeline, records)
+    encodings = [one.features for one in snapshot.variants.values() if one.features is not None]
+    items, bad = open_records(snapshot.pipeline, records, codec.opener(encodings))
     batch.poison.update((sequence, reason_of(error)) for sequence, error in bad.items())
     groups = _deal(snapshot.rollout, items)
     for group in groups:
@@ -186,21 +187,28 @@ def _collect(
                 batch.failed[item.sequence] = f"PlatformFailed: {'; '.join(failure)}"[:_LONGEST]
                 continue
         served, answer = group.answers[place]
-        # Five times as fast as the constructor, which sets each field of a frozen class by a call.
-        prediction = object.__new__(Prediction)
-        prediction.__dict__.update(
-            common,
-            request_id=item.request_id,
-            entity_id=item.entity_id,
-            served=served.variant,
-            model_version=served.model_version,
-            records=item.text if whole else _kept(item, snapshot),
-            answers=answer,
-        )
+        fields = {
+            **common,
+            "request_id": item.request_id,
+            "entity_id": item.entity_id,
+            "served": served.variant,
+            "model_version": served.model_version,
+            "records": item.text if whole else _kept(item, snapshot),
+            "answers": answer,
+        }
         if failure:
-            prediction.__dict__.update(failed=True, failure="; ".join(failure)[:_LONGEST])
+            fields |= {"failed": True, "failure": "; ".join(failure)[:_LONGEST]}
         batch.done.append(item.sequence)
-        batch.predictions.append(prediction)
+        batch.predictions.append(_made(fields))
+
+
+def _made(fields: dict[str, Any]) -> Prediction:
+    """A prediction of all these fields, five times as fast as by the constructor, which sets each
+    field of a frozen class by a call.
+    """
+    prediction: Prediction = object.__new__(Prediction)
+    object.__setattr__(prediction, "__dict__", fields)
+    return prediction
 
 
 def _kept(item: Item, snapshot: Snapshot) -> bytes | None:

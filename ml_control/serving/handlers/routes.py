@@ -24,7 +24,7 @@ ROLES: dict[str, frozenset[Access]] = {
     "manager": frozenset({"open", "infer", "read", "manage"}),
 }
 Handler = Callable[..., Steps]
-_REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 429, 503)
+_REFUSALS = (400, 401, 403, 404, 405, 408, 413, 415, 429, 502, 503)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Route:
     @property
     def refusals(self) -> list[int]:
         """Statuses of refusals, in order."""
-        own = {401, 403} if self.access == "open" else set()
+        own = {401, 403, 502} if self.access == "open" else set()
         if self.takes is None:
             own |= {400, 408, 413, 415}
         if "{" not in self.path:
@@ -73,7 +73,7 @@ def routes(commands: Mapping[str, Command]) -> list[Route]:
         *(
             Route(
                 "POST", f"/pipelines/{{pipeline}}/{name}", "manage", command.summary,
-                partial(management.command, name=name), command.body, None, (409, 502),
+                partial(management.command, name=name), command.body, None, (409,),
             )
             for name, command in commands.items()
         ),

@@ -11,7 +11,7 @@ import orjson
 
 from ml_control.core.features import FeatureSpec
 from ml_control.errors import BadObject
-from ml_control.serving.handlers.envelopes import Item
+from ml_control.serving.handlers.envelopes import Item, Opener
 from ml_control.serving.handlers.rows import values_of
 from ml_control.serving.recordio import row_frame
 
@@ -31,6 +31,10 @@ class Rows:
 class RowCodec(Protocol):
     """Encodes a batch; another one may be faster, and gives the same bytes."""
 
+    def opener(self, encodings: Sequence[FeatureSpec]) -> Opener | None:
+        """What opens records for all of these encodings, if there is such a way."""
+        ...
+
     def encode(self, features: FeatureSpec, items: Sequence[Item]) -> Rows:
         """The rows of all items that fit. Frames are RecordIO, for they are read at once."""
         ...
@@ -38,6 +42,10 @@ class RowCodec(Protocol):
 
 class PlainCodec:
     """One record after the other, without numpy."""
+
+    def opener(self, encodings: Sequence[FeatureSpec]) -> Opener | None:  # noqa: ARG002
+        """See ``RowCodec``."""
+        return None
 
     def encode(self, features: FeatureSpec, items: Sequence[Item]) -> Rows:
         """See ``RowCodec``."""

@@ -30,9 +30,9 @@ class RecordCodec:
 
     def encode(self, features: FeatureSpec, records: Sequence[Mapping[str, Any]]) -> bytes:
         """See ``Codec``."""
-        return "\n".join(
+        return b"\n".join(
             [_row(features, place, record) for place, record in enumerate(records, 1)]
-        ).encode()
+        )
 
     def decode(self, features: FeatureSpec, rows: int, body: bytes) -> list[dict[str, Any]]:
         """See ``Codec``."""
@@ -42,17 +42,17 @@ class RecordCodec:
 RECORDS = RecordCodec()
 
 
-def _row(features: FeatureSpec, place: int, record: Mapping[str, Any]) -> str:
+def _row(features: FeatureSpec, place: int, record: Mapping[str, Any]) -> bytes:
     """A record as a line; each number in full, so that it reads back as the same float32."""
     try:
         values = features.encode_record(record)
     except BadObject as error:
         detail = {**error.detail, "row": place}
         raise BadObject(f"record {place}", error.reason, error.next, **detail) from None
-    text = ",".join(map(repr, values))
-    if "n" not in text:
+    text = orjson.dumps(values)[1:-1]  # NaN as null
+    if b"n" not in text:
         return text
-    return "nan" if len(values) == 1 else text.replace("nan", "")
+    return b"nan" if len(values) == 1 else text.replace(b"null", b"")
 
 
 def values_of(rows: int, body: bytes) -> list[list[float]]:
@@ -60,7 +60,7 @@ def values_of(rows: int, body: bytes) -> list[list[float]]:
     lines = body.strip().replace(b"\n", b"],[")
     try:
         values: list[list[float]] = orjson.loads(b"[[" + lines + b"]]")
-        numbers = all(isinstance(value, int | float) for row in values for value in row)
+        numbers = all(type(value) in (float, int) for row in values for value in row)
     except (ValueError, TypeError):
         numbers = False
     if not numbers or len(values) != rows:

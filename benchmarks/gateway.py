@@ -1,0 +1,218 @@
+"""The gateway against its endpoint server, FastAPI + pandas + DMatrix, and the work in one process.
+
+The same client for all, a process of its own. The gateway does all that it promises: assignment,
+strict JSON, the model's own encoding, and a durable log before each answer; FastAPI does none of
+the first two and logs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from benchmarks.serving import _LISTEN, _load, _print, _script
+from ml_control.platform import Platform, open_platform
+from ml_control.settings import load_settings
+
+FEATURES, TREES, ROWS, MANY = 30, 300, 1000, 1000
+ROUNDS, SECONDS = 5, 0.4
+NAME = "shop"
+ONE, ONE_8, MANY_8 = "one record", "one record, 8 connections", f"{MANY} records, 8 connections"
+FASTAPI = (
+    """
+import json, sys
+import pandas as pd, xgboost as xgb
+from fastapi import FastAPI, Request
+booster = xgb.Booster({"nthread": 1}); booster.load_model(sys.argv[1])
+columns = json.loads(sys.argv[2])
+app = FastAPI()
+@app.post("/inference/shop")
+async def infer(request: Request):
+    body = await request.json()
+    frame = pd.DataFrame(body["records"], columns=columns)
+    scores = booster.predict(xgb.DMatrix(frame), validate_features=False).tolist()
+    return {"request_id": "r", "variant": "a", "model_version": "v", "predictions": [
+        {"label": "yes" if s >= 0.5 else "no", "score": s,
+         "probabilities": {"no": 1 - s, "yes": s}} for s in scores]}
+"""
+    + _LISTEN
+)
+
+
+def main() -> None:
+    """Print the rates of all, and the ratios that are promised, in about a minute."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        platform = deployed(root)
+        features, model, records = _parts(platform)
+        (root / "1.json").write_text(json.dumps({"records": records[:1], "entity_id": "e-1"}))
+        (root / "many.json").write_text(json.dumps({"records": records}))
+        (root / "model.ubj").write_bytes(model)
+        rows = [",".join(f"{v:.6f}" for v in record.values()) for record in records]
+        (root / "1.csv").write_text(rows[0])
+        columns = json.dumps(list(records[0]))
+        (server,) = (root / "home" / "endpoints").glob("*/*/server.json")
+        with (
+            gateway(root) as port,
+            _script(FASTAPI, str(root / "model.ubj"), columns) as fastapi,
+        ):
+            endpoint = json.loads(server.read_text())["port"]
+            found = [
+                _round(root, port, endpoint, fastapi, features, model) for _ in range(ROUNDS + 1)
+            ][1:]
+        subprocess.run(_command(root, "down"), check=True, stdout=subprocess.DEVNULL)
+    print(
+        f"{TREES} trees x depth 6 x {FEATURES} features; medians of {ROUNDS} rounds of {SECONDS} s"
+    )
+    for case in found[0]:
+        print(f"  {case:40} {median(one[case] for one in found):8.0f} /s")
+    for title, ours, other in (
+        (
+            f"{ONE_8}: requests/s of the endpoint server's own, goal 0.4 or more",
+            ONE_8,
+            "endpoint 8",
+        ),
+        (f"{ONE}: requests/s of the endpoint server's own, 1 connection", ONE, "endpoint 1"),
+        (f"{ONE_8}: requests/s of FastAPI + pandas, goal 3 or more", ONE_8, "FastAPI 8"),
+        (f"{MANY_8}: bodies/s of the in-process limit, goal 0.5 or more", MANY_8, "in process"),
+        (f"{MANY_8}: bodies/s of FastAPI + pandas", MANY_8, "FastAPI many"),
+    ):
+        _print(title, [one[ours] / one[other] for one in found])
+
+
+def _round(
+    root: Path, port: int, endpoint: int, fastapi: int, features: Any, model: bytes
+) -> dict[str, float]:
+    path = f"/inference/{NAME}"
+
+    def rate(at: int, file: str, connections: int, to: str = path) -> float:
+        kind = "text/csv" if file.endswith("csv") else "application/json"
+        return _load(at, root / file, connections, to, kind)[2]
+
+    return {
+        ONE: rate(port, "1.json", 1),
+        "endpoint 1": rate(endpoint, "1.csv", 1, "/invocations"),
+        ONE_8: rate(port, "1.json", 8),
+        "endpoint 8": rate(endpoint, "1.csv", 8, "/invocations"),
+        "FastAPI 8": rate(fastapi, "1.json", 8),
+        MANY_8: rate(port, "many.json", 8),
+        "in process": _limit(root / "many.json", features, model),
+        "FastAPI many": rate(fastapi, "many.json", 8),
+    }
+
+
+def _limit(file: Path, features: Any, model: bytes) -> float:
+    """Bodies a second by the same functions in one process: no HTTP, no endpoint, no log."""
+    import orjson
+
+    from ml_control.core.batch import encode_records
+    from ml_control.gateway.codec import BatchCodec
+    from ml_control.serving.handlers.bodies import Inference, decode
+    from ml_control.serving.predictor import Predictor
+
+    body, predictor, codec = file.read_bytes(), Predictor(model), BatchCodec()
+    count, begin = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < SECONDS:
+        request = decode(Inference, body)
+        scores = predictor.predict(encode_records(features, request.records))
+        text = b"\n".join(map(repr_bytes, scores.tolist()))
+        orjson.dumps({"predictions": codec.decode(features, len(request.records), text)})
+        count += 1
+    return count / elapsed
+
+
+def repr_bytes(value: float) -> bytes:
+    """A number as the endpoint writes it."""
+    return repr(value).encode()
+
+
+def deployed(root: Path) -> Platform:
+    """A home with one live model of this size, made by the ordinary commands."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, FEATURES)).round(6)
+    bought = x[:, 0] + x[:, 1] * x[:, 2] + rng.normal(size=ROWS) / 2 > 0
+    lines = [",".join([*(f"x{i}" for i in range(FEATURES)), "bought"])]
+    lines += [
+        ",".join([*map(str, row), "yes" if yes else "no"])
+        for row, yes in zip(x.tolist(), bought, strict=True)
+    ]
+    day = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
+    data = root / "home" / "landing" / NAME / f"dt={day}" / "shop.csv"
+    data.parent.mkdir(parents=True)
+    data.write_text("\n".join(lines) + "\n")
+    folder = root / "pipelines" / NAME
+    init = ["init", str(folder), "--from", str(data), "--target", "bought"]
+    subprocess.run(_command(root, *init), check=True, stdout=subprocess.DEVNULL)
+    file = folder / "defs.yaml"
+    document = yaml.safe_load(file.read_text("utf-8"))
+    training = document["attributes"].setdefault("training", {})
+    training["hyperparameters"] = {"num_round": TREES, "max_depth": 6, "eta": 0.1}
+    training["early_stopping_rounds"] = None
+    document["attributes"]["gates"] = {"metrics": {"auc": {"min": 0.5}}}
+    file.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    subprocess.run(_command(root, "run", NAME), check=True, stdout=subprocess.DEVNULL)
+    return open_platform(load_settings(root / "home", root / "pipelines"))
+
+
+def _parts(platform: Platform) -> tuple[Any, bytes, list[dict[str, float]]]:
+    """The live model's encoding, its booster, and records."""
+    import numpy as np
+
+    from ml_control.core.artifact import unpack
+    from ml_control.core.containers import container
+    from ml_control.core.features import FeatureSpec
+
+    version = platform.registry.rollouts.get(NAME).champion
+    assert version is not None
+    model = platform.registry.models.get(NAME, version)
+    features = FeatureSpec.model_validate_json(platform.lake.get(f"{model.prefix}/features.json"))
+    archive = platform.lake.get(f"{model.prefix}/model.tar.gz")
+    values = np.random.default_rng(1).normal(size=(MANY, FEATURES)).round(6).tolist()
+    records = [{f"x{i}": value for i, value in enumerate(row)} for row in values]
+    return features, unpack(archive, container(model.container)), records
+
+
+@contextmanager
+def gateway(root: Path) -> Iterator[int]:
+    """The port of the gateway's process on this home."""
+    from ml_control.cli.supervisor import answers, free_port
+
+    port = free_port()
+    command = [sys.executable, "-m", "ml_control.gateway", "--port", str(port)]
+    process = subprocess.Popen(command, env=_environment(root), stderr=subprocess.DEVNULL)
+    try:
+        while not answers(f"http://127.0.0.1:{port}"):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _environment(root: Path) -> dict[str, str]:
+    home = {"ML_CONTROL_HOME": str(root / "home"), "ML_CONTROL_PIPELINES": str(root / "pipelines")}
+    return {**os.environ, **home}
+
+
+def _command(root: Path, *arguments: str) -> list[str]:
+    options = ["--home", str(root / "home"), "--pipelines", str(root / "pipelines")]
+    return [sys.executable, "-m", "ml_control", *options, *arguments]
+
+
+if __name__ == "__main__":
+    main()
