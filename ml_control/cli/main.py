@@ -40,6 +40,7 @@ COMMANDS = {
     "status": "views",
     "events": "views",
     "models": "views",
+    "simulate": "simulate",
     "compare": "models",
     "score": "models",
     "history": "timeline",
