@@ -43,7 +43,7 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
             "because": decision.because,
         },
         "rollout": rollout.to_json(),
-        "paused": not pipeline.spec.retrain.automatic,
+        "paused": rollout.paused or not pipeline.spec.retrain.automatic,
     }
 
 
