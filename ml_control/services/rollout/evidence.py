@@ -55,11 +55,13 @@ def gather(platform: Platform, pipeline: Pipeline, seconds: float = 15.0) -> int
     while time.monotonic() < until:
         cursor = book.cursor(pipeline.name)
         newest = platform.log.state(pipeline.name).joined
-        joined = platform.log.joined(pipeline.name, cursor[0], BATCH) if newest > cursor[0] else []
-        # Read after the outcomes: each of them belongs to this rollout or to an earlier one.
         rollout = platform.registry.rollouts.get(pipeline.name)
         if rollout.state == "idle" or rollout.phase not in ("canary", "experiment"):
             return _skip(platform, pipeline, cursor, newest)
+        joined = platform.log.joined(pipeline.name, cursor[0], BATCH) if newest > cursor[0] else []
+        # Each outcome belongs to this rollout or an earlier one, unless another began meanwhile.
+        if platform.registry.rollouts.get(pipeline.name).id != rollout.id:
+            continue
         evidence, version = book.evidence(pipeline.name, rollout.id)
         fresh = _counted(platform, pipeline, rollout, evidence)
         fresh = _added(pipeline, rollout, fresh, joined)
