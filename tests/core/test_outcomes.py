@@ -32,6 +32,8 @@ REVENUE = LiveMetric(name="revenue", kind="mean")
         (REVENUE, "yes", {"revenue": 12.5}, 12.5),
         (REVENUE, "yes", {"revenue": math.inf}, None),
         (REVENUE, "yes", {"revenue": "12"}, None),
+        (REVENUE, "yes", {"revenue": 10**400}, None),
+        (REVENUE, "yes", {"revenue": -1e101}, None),
         (REVENUE, "yes", 12.5, None),
     ],
 )
