@@ -41,7 +41,7 @@ def observe(
     judged: Judged | None = None
     health: Health | None = None
     late = unreadable = ""
-    if rollout.state == "in_progress" and rollout.phase in ("canary", "experiment"):
+    if rollout.state != "idle" and rollout.phase in ("canary", "experiment"):
         try:
             if trouble is not None:
                 raise trouble
