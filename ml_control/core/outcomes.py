@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from ml_control.core.experiment import LARGEST
 from ml_control.spec import LiveMetric
 
 
@@ -14,7 +14,7 @@ def value_of(metric: LiveMetric, label: str | None, score: float, outcome: Any) 
 
     ``accuracy``: 1 if the label was right, else 0. ``error``: the absolute difference of score and
     outcome. Any metric: the number under its name where the outcome is ``{name: number}``. A
-    proportion is 0 or 1 and nothing else; numbers that are not finite have no value.
+    proportion is 0 or 1 and nothing else; numbers that are not finite, or beyond 1e100, have none.
     """
     if isinstance(outcome, Mapping):
         found = _number(outcome.get(metric.name))
@@ -25,7 +25,7 @@ def value_of(metric: LiveMetric, label: str | None, score: float, outcome: Any) 
         found = None if number is None else abs(score - number)
     else:
         found = None
-    if found is None or not math.isfinite(found):
+    if found is None or not abs(found) <= LARGEST:
         return None
     return None if metric.kind == "proportion" and found not in (0.0, 1.0) else found
 
@@ -36,6 +36,7 @@ def as_label(outcome: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return float(value)
-    return float(value) if isinstance(value, int | float) else None
+    """As a float; None for what is no number, or is beyond what experiments add up."""
+    if not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        return None
+    return float(value)

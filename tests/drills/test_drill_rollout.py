@@ -48,7 +48,7 @@ class Live:
         return self.home.registry.rollouts.get(NAME)
 
     def requests(self, count, failing=0, right=None):
-        """Log so many requests, each of its own entity; ``right``: arms whose outcomes are right."""
+        """Log so many requests, each of its own entity; ``right``: arms with right outcomes."""
         state = self.rollout
         other = state.challenger
         for _ in range(count):

@@ -142,19 +142,22 @@ def do(platform, pipeline, run, name, *arguments):
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
         return deployment.route(platform, pipeline, run, _quiet).to_json()
-    if name == "advance":
-        from ml_control.services.rollout import advance
+    if name in ("advance", "promote", "rollback"):
+        return roll(platform, pipeline, run, name, *arguments)
+    return THROUGH[name](*arguments)
 
+
+def roll(platform, pipeline, run, name, actor="", *version):
+    """A rollout moved on, by the job or by a person."""
+    from ml_control.services import commands
+    from ml_control.services.rollout import advance
+
+    if name == "advance":
         done = advance(platform, pipeline, run, _quiet)
         return [[action.kind for action in done.done], done.because]
-    if name in ("promote", "rollback"):
-        from ml_control.services import commands
-
-        command = getattr(commands, name)
-        more = {"version": arguments[1]} if len(arguments) > 1 else {}
-        done = command(platform, pipeline, actor=arguments[0], because="a drill", **more)
-        return [done.changed, done.said]
-    return THROUGH[name](*arguments)
+    asked = {"version": version[0]} if version else {}
+    told = getattr(commands, name)(platform, pipeline, actor=actor, because="a drill", **asked)
+    return [told.changed, told.said]
 
 
 def put(platform, pipeline, datas):

@@ -14,7 +14,7 @@ from ml_control.core.rollout.change import (
     target_of,
     variant_of,
 )
-from ml_control.core.rollout.seen import Action, Candidate, Decision, Health, Kind, Seen
+from ml_control.core.rollout.seen import Action, Candidate, Decision, Kind, Seen
 from ml_control.spec import RolloutSpec
 
 HEALTHY_REQUESTS = 20  # of the challenger within a step; fewer say nothing
@@ -67,15 +67,17 @@ def _under_way(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
         found = _up(state, seen, name)
         if found is not None:
             return found
-    took = elapsed(state.started_at, seen.now)
-    if took >= rules.max_duration:
-        because = f"no decision within {_told(rules.max_duration)}: the champion stays"
-        return _do(state, "keep", because, challenger)
+    over = elapsed(state.started_at, seen.now) >= rules.max_duration
     if state.phase == "shadow":
-        return _after_shadow(state, seen, rules)
-    if state.phase == "canary":
-        return _canary(state, seen, rules)
-    return _experiment(state, seen)
+        found = Decision((), "it takes no traffic yet") if over else _shadow(state, seen, rules)
+    elif state.phase == "canary":
+        found = _canary(state, seen, rules)
+    else:
+        found = _experiment(state, seen)
+    if over and not found.actions:  # evidence that decides has the first word
+        because = f"inconclusive after {_told(rules.max_duration)}, the champion stays"
+        return _do(state, "keep", f"{because}: {found.because}", challenger)
+    return found
 
 
 def contradiction(state: Rollout, seen: Seen) -> str:
@@ -108,7 +110,7 @@ def _up(state: Rollout, seen: Seen, name: str) -> Decision | None:
     return _do(state, "halt", why)
 
 
-def _after_shadow(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
+def _shadow(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
     name, replayed = state.challenger or "", seen.replayed
     if replayed is None:
         if rules.shadow_requests and seen.to_replay:
@@ -135,8 +137,9 @@ def _canary(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
         return Decision((), f"no evidence: {seen.late or 'nothing was measured yet'}")
     if health.breach:
         return _do(state, "roll_back", health.breach, name)
-    if health.alarm:
-        return _alarmed(state, seen, health, bake)
+    if health.alarm:  # not sure enough to roll back for, and never a reason to go on
+        since = health.alarm_since if health.alarm_since is not None else seen.now
+        return Decision((), f"{health.alarm}, for {elapsed(since, seen.now):.0f} s: it holds")
     baked = elapsed(state.step_at, seen.now)
     if baked < bake:
         return Decision((), f"it takes {state.share:g} for {baked:.0f} s of {_told(bake)}")
@@ -151,15 +154,6 @@ def _canary(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
     if larger is None:
         return _do(state, "promote", f"it had all traffic: {because}", name)
     return _do(state, "share", f"{because}: it takes {larger:g}", name, share=larger)
-
-
-def _alarmed(state: Rollout, seen: Seen, health: Health, bake: float) -> Decision:
-    """An alarm holds the step; one that lasts as long as a step does ends the rollout."""
-    lasts = elapsed(health.alarm_since, seen.now) if health.alarm_since is not None else 0.0
-    if lasts >= bake:
-        why = f"{health.alarm}, for {lasts:.0f} s"
-        return _do(state, "roll_back", why, state.challenger or "")
-    return Decision((), f"{health.alarm}, for {lasts:.0f} s of {_told(bake)}")
 
 
 def _experiment(state: Rollout, seen: Seen) -> Decision:

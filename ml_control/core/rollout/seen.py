@@ -80,8 +80,8 @@ class Judged:
 class Health:
     """How the challenger does since the present step began.
 
-    ``breach``: a guardrail is broken beyond doubt. ``alarm``: something looks wrong now; it may
-    pass. Both are reasons in words, or empty.
+    ``breach``: a guardrail is broken beyond doubt. ``alarm``: it is exceeded now, which may be
+    chance. Both are reasons in words, or empty.
     """
 
     requests: int = 0

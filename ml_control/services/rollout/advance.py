@@ -34,12 +34,21 @@ class Advanced:
 
 def look(platform: Platform, pipeline: Pipeline) -> tuple[Rollout, Decision]:
     """What would be done next. Reads new outcomes first; starts and changes nothing else."""
-    gather(platform, pipeline)
+    trouble = _read(platform, pipeline)
     rollout = platform.registry.rollouts.get(pipeline.name)
-    note_judgement(platform, pipeline, rollout)
-    seen = observe(platform, pipeline, rollout)
+    seen = observe(platform, pipeline, rollout, trouble=trouble)
     tell(platform, pipeline, rollout, seen)
     return rollout, decide(rollout, seen, pipeline.spec.rollout)
+
+
+def _read(platform: Platform, pipeline: Pipeline) -> MlControlError | None:
+    """Read new outcomes and keep what the experiment says; gives what stood in the way."""
+    try:
+        gather(platform, pipeline)
+        note_judgement(platform, pipeline, platform.registry.rollouts.get(pipeline.name))
+    except MlControlError as error:
+        return error
+    return None
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,11 @@ def advance_under(
     """:func:`advance` for whoever holds the lease already."""
     done: list[Action] = []
     refused: dict[str, MlControlError] = {}
-    gather(platform, pipeline)
+    trouble = _read(platform, pipeline)
     for _ in range(_MOST):
         rollout = platform.registry.rollouts.get(pipeline.name)
-        decision = decide(
-            rollout, observe(platform, pipeline, rollout, refused), pipeline.spec.rollout
-        )
+        seen = observe(platform, pipeline, rollout, refused, trouble=trouble)
+        decision = decide(rollout, seen, pipeline.spec.rollout)
         action = decision.actions[0] if decision.actions else None
         if action is None or action.kind == "gate":  # gating is the train job's work
             break

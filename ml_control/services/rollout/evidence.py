@@ -21,7 +21,7 @@ from ml_control.core.outcomes import value_of
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Rollout
 from ml_control.core.rollout import Health, Judged
-from ml_control.errors import Conflict
+from ml_control.errors import Conflict, Unknown
 from ml_control.platform import Platform
 from ml_control.ports import LATENCY_BOUNDS, Joined, Traffic
 from ml_control.registry.experiments import Evidence, damaged
@@ -55,11 +55,19 @@ def gather(platform: Platform, pipeline: Pipeline, seconds: float = 15.0) -> int
     while time.monotonic() < until:
         cursor = book.cursor(pipeline.name)
         newest = platform.log.state(pipeline.name).joined
-        joined = platform.log.joined(pipeline.name, cursor[0], BATCH) if newest > cursor[0] else []
-        # Read after the outcomes: each of them belongs to this rollout or to an earlier one.
         rollout = platform.registry.rollouts.get(pipeline.name)
         if rollout.state == "idle" or rollout.phase not in ("canary", "experiment"):
             return _skip(platform, pipeline, cursor, newest)
+        if newest < cursor[0]:
+            raise Unknown(
+                f"{pipeline.name} prediction log",
+                f"ends at outcome {newest}, and {cursor[0]} were read: it is not the one that was",
+                "put the log back; or end the rollout with 'ml-control rollback'",
+            )
+        joined = platform.log.joined(pipeline.name, cursor[0], BATCH) if newest > cursor[0] else []
+        # Each outcome belongs to this rollout or an earlier one, unless another began meanwhile.
+        if platform.registry.rollouts.get(pipeline.name).id != rollout.id:
+            continue
         evidence, version = book.evidence(pipeline.name, rollout.id)
         fresh = _counted(platform, pipeline, rollout, evidence)
         fresh = _added(pipeline, rollout, fresh, joined)
@@ -77,7 +85,7 @@ def gather(platform: Platform, pipeline: Pipeline, seconds: float = 15.0) -> int
 
 def _skip(platform: Platform, pipeline: Pipeline, cursor: tuple[int, int], newest: int) -> int:
     """Nothing is judged: what was joined until now will never be asked for."""
-    if newest > cursor[0]:
+    if newest != cursor[0]:
         with suppress(Conflict):  # another look moved it
             platform.registry.experiments.put(None, 0, cursor, newest, pipeline.name)
     return 0

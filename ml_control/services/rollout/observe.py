@@ -22,8 +22,10 @@ def observe(
     rollout: Rollout,
     refused: Mapping[str, MlControlError] | None = None,
     asked: str = "",
+    trouble: MlControlError | None = None,
 ) -> Seen:
-    """The truth about a Rollout just read. ``refused``: variants that could not be brought up.
+    """The truth about a Rollout just read. ``refused``: variants that could not be brought up;
+    ``trouble``: why new outcomes could not be read, for old ones alone are no evidence.
 
     The candidate is the newest model, or the one ``asked`` for. Bytes are not read here: whoever
     gives traffic proves them again.
@@ -39,8 +41,10 @@ def observe(
     judged: Judged | None = None
     health: Health | None = None
     late = unreadable = ""
-    if rollout.state == "in_progress" and rollout.phase in ("canary", "experiment"):
+    if rollout.state != "idle" and rollout.phase in ("canary", "experiment"):
         try:
+            if trouble is not None:
+                raise trouble
             evidence = read_evidence(platform, pipeline, rollout)
             if rollout.phase == "canary":
                 health = health_of(pipeline, rollout, evidence)
