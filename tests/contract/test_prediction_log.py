@@ -21,7 +21,7 @@ from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.ports import LATENCY_BOUNDS, Outcome, Prediction, Traffic
 
 P, R = "flowers", "rollout-1"
-NOON = 1_790_000_000.0 // 3600 * 3600
+NOON = 1_700_000_000.0 // 3600 * 3600
 ANSWERS = b'[{"label":"rose","score":0.9},{"label":"lily","score":0.2}]'
 
 

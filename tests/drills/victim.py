@@ -132,15 +132,24 @@ def do(platform, pipeline, run, name, *arguments):
         states = deployment.ensure_serving(platform, pipeline)
         return {variant: state.model_version for variant, state in states.items()}
     if name == "decide":
-        from ml_control.services.retraining import observe_and_decide
-
-        _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
-        return [decision.train, decision.because]
+        return decide(platform, pipeline)
     if name == "predict":
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
         return deployment.route(platform, pipeline, run, _quiet).to_json()
-    return THROUGH[name](*arguments)
+    if name in THROUGH:
+        return THROUGH[name](*arguments)
+    import logbook
+
+    return getattr(logbook, name)(platform, pipeline, *arguments)
+
+
+def decide(platform, pipeline):
+    """Whether to train now, and why."""
+    from ml_control.services.retraining import observe_and_decide
+
+    _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
+    return [decision.train, decision.because]
 
 
 def command(*arguments):
