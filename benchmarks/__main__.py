@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "run", "landing", "burst", "images", "data", "training")
+NAMES = ("tick", "serving", "run", "landing", "burst", "images", "data", "training", "log")
 
 
 def main() -> None:
