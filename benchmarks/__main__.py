@@ -15,6 +15,7 @@ NAMES = (
     "data",
     "training",
     "experiment",
+    "log",
     "policies",
     "gateway",
     "assignment",

@@ -434,7 +434,8 @@ class PredictionLog(Protocol):
 
         ``durable``: on disk when it returns, writers together in one commit; else within a second,
         and what another process logs meanwhile under the same id is seen only then. Raises
-        ``Retryable`` when it cannot be written, ``Unknown`` when the log is damaged.
+        ``Retryable`` when it cannot be written, ``Unknown`` when the log is damaged; a buffered
+        call also what kept earlier buffered requests from being written, once.
         """
         ...
 
@@ -498,7 +499,7 @@ class PredictionLog(Protocol):
         ...
 
     def count(self, pipeline: str, since: float) -> int:
-        """Requests logged since a time (UTC seconds), to the minute."""
+        """Requests logged since a time (UTC seconds), to the minute, within the days kept."""
         ...
 
 

@@ -139,7 +139,11 @@ def _scan(
         if until is not None
         else pl.col(column) >= _time(since)
     )
-    return found.unique(["offset", "index"], keep="any") if overlapping else found
+    if not overlapping:
+        return found
+    if kind == "predictions":  # whose records the log had dropped when it was flushed again
+        found = found.sort("captured", descending=True)
+    return found.unique(["offset", "index"], keep="first", maintain_order=True)
 
 
 def _keys(lake: Lake, pipeline: str, kind: Kind, since: float, until: float) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ml_control.settings import load_settings
 from ml_control.spec import PipelineSpec
 
 P = "flowers"
-NOON = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
+NOON = datetime(2036, 11, 22, 12, tzinfo=UTC).timestamp()  # never too old to be joined
 COLUMNS = {
     "target": "kind",
     "task": "binary",
@@ -113,7 +113,7 @@ def test_a_request_is_a_row_for_each_record_with_typed_columns(platform):
     ]
     assert [0.75] * 4 + [None] == table["score"].to_list()
     assert ["", "timed out"] == table["failure"].to_list()[-2:]
-    assert datetime(2026, 11, 22, 12, tzinfo=UTC) == table["at"][0]
+    assert datetime(2036, 11, 22, 12, tzinfo=UTC) == table["at"][0]
 
 
 def test_files_are_by_hour_and_read_back_by_time(platform):
@@ -124,7 +124,7 @@ def test_files_are_by_hour_and_read_back_by_time(platform):
     keys = list(platform.lake.list(f"logs/{P}/predictions"))
 
     assert (5, 3, {}) == (done.predictions, done.files, done.errors)
-    assert [f"logs/{P}/predictions/dt=2026-11-{where}" for where in
+    assert [f"logs/{P}/predictions/dt=2036-11-{where}" for where in
             ("22/hour=11", "22/hour=12", "23/hour=12")] == [
         key.rpartition("/")[0] for key in keys
     ]  # fmt: skip

@@ -132,10 +132,7 @@ def do(platform, pipeline, run, name, *arguments):
         states = deployment.ensure_serving(platform, pipeline)
         return {variant: state.model_version for variant, state in states.items()}
     if name == "decide":
-        from ml_control.services.retraining import observe_and_decide
-
-        _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
-        return [decision.train, decision.because]
+        return decide(platform, pipeline)
     if name in STREAM:
         return STREAM[name](platform, pipeline, *arguments)
     if name == "predict":
@@ -144,7 +141,19 @@ def do(platform, pipeline, run, name, *arguments):
         return deployment.route(platform, pipeline, run, _quiet).to_json()
     if name in ("advance", "promote", "rollback"):
         return roll(platform, pipeline, run, name, *arguments)
-    return THROUGH[name](*arguments)
+    if name in THROUGH:
+        return THROUGH[name](*arguments)
+    import logbook
+
+    return getattr(logbook, name)(platform, pipeline, *arguments)
+
+
+def decide(platform, pipeline):
+    """Whether to train now, and why."""
+    from ml_control.services.retraining import observe_and_decide
+
+    _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
+    return [decision.train, decision.because]
 
 
 def roll(platform, pipeline, run, name, actor="", *version):

@@ -49,25 +49,31 @@ class GroupCommit:
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._starting = threading.Lock()
+        self._starting, self._counting = threading.Lock(), threading.Lock()
         self._held = 0  # requests that are buffered
         self._together = 1  # durable jobs in the last group
         self._patient = 0.0  # seconds that such a group is waited for
 
     def submit(self, job: Job) -> Future[Any]:
         """Write it soon. Raises ``Retryable`` when too much waits that could not be written."""
-        if not job.durable and self._held + len(job.predictions) > _MOST_HELD:
-            raise Retryable(
-                str(self._path),
-                f"{self._held} requests wait to be logged: the disk does not take them",
-                "free space or end stuck writers, then try again",
-            )
         if self._thread is None or self._pid != os.getpid():
             self._start()
         if not job.durable:
-            self._held += len(job.predictions)
+            self._hold(len(job.predictions))
         self._queue.put(job)
+        if self._thread is None:  # closed meanwhile: the job may be behind the end
+            self._start()
         return job.future
+
+    def _hold(self, count: int) -> None:
+        with self._counting:
+            if count > 0 and self._held + count > _MOST_HELD:
+                raise Retryable(
+                    str(self._path),
+                    f"{self._held} requests wait to be logged: the disk does not take them",
+                    "free space or end stuck writers, then try again",
+                )
+            self._held += count
 
     def close(self) -> None:
         """Write what was buffered and end the thread; a later job starts it anew."""
@@ -156,7 +162,7 @@ class GroupCommit:
 
     def _done(self, job: Job, answer: Any) -> None:
         if not job.durable:
-            self._held -= len(job.predictions)
+            self._hold(-len(job.predictions))
         with suppress(Exception):  # cancelled: it was written nevertheless
             if isinstance(answer, BaseException):
                 job.future.set_exception(answer)

@@ -37,6 +37,7 @@ class SqlitePredictionLog:
         self._local = threading.local()
         self._promised: set[tuple[str, str]] = set()  # buffered ids that are not written yet
         self._lock = threading.Lock()
+        self._failed: MlControlError | None = None
         atexit.register(_close, weakref.ref(self))
 
     def append(self, predictions: Sequence[Prediction], *, durable: bool = True) -> list[bool]:
@@ -50,7 +51,13 @@ class SqlitePredictionLog:
         return self._commits.submit(Job(list(predictions)))
 
     def _buffer(self, predictions: Sequence[Prediction]) -> list[bool]:
-        """Take requests to be written soon; whether each is new as far as can be seen now."""
+        """Take requests to be written soon; whether each is new as far as can be seen now.
+
+        Raises what kept earlier ones from being written, once: nobody waited for them.
+        """
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
         told, own = [], []
         with self._lock:
             for prediction in predictions:
@@ -67,8 +74,14 @@ class SqlitePredictionLog:
             except MlControlError:
                 self._promised.difference_update(keys)
                 raise
-            future.add_done_callback(lambda _: self._promised.difference_update(keys))
+            future.add_done_callback(lambda done: self._kept(keys, done))
         return told
+
+    def _kept(self, keys: list[tuple[str, str]], done: Future[list[bool]]) -> None:
+        self._promised.difference_update(keys)
+        error = done.exception()
+        if isinstance(error, MlControlError):
+            self._failed = error
 
     def tell(self, pipeline: str, request_id: str, outcomes: Sequence[Outcome]) -> list[str]:
         """See ``ports.PredictionLog``."""
