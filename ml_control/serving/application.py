@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +83,12 @@ class _Inbox:
 
 
 class Application:
-    """The ASGI application. ``predictors`` are two of the same model, see ``Answering``."""
+    """The ASGI application. ``predictors`` are several of the same model, see ``Answering``."""
 
     def __init__(
         self,
         deployment: Deployment,
-        predictors: tuple[Predictor, Predictor],
+        predictors: Sequence[Predictor],
         proof: str,
         read_seconds: float = READ_SECONDS,
     ) -> None:
@@ -100,7 +100,7 @@ class Application:
         self._runtime_path = f"/endpoints/{deployment.name}/invocations"
         self._limit = deployment.max_content_length
         self._output = Output()
-        small, large = predictors
+        small, *large = predictors
         if deployment.selected:
             self._output = Output(deployment.selected, small.objective, small.num_class)
         self._answering = Answering(small, large, self._output)

@@ -39,13 +39,14 @@ from ml_control.serving.predictor import Predictor
 
 DRAIN_SECONDS = 30
 _SWITCH_SECONDS = 0.001
+_THREADS = 3
 _IMPORTED = time.time()
 
 
-def load(folder: Path) -> tuple[Deployment, tuple[Predictor, Predictor]]:
-    """The deployment in a folder and its model twice, after every check that serving needs.
+def load(folder: Path) -> tuple[Deployment, list[Predictor]]:
+    """The deployment in a folder and its model thrice, after every check that serving needs.
 
-    Twice, because small and large requests are answered in threads of their own.
+    Thrice, because small requests are answered in one thread, and large ones in two others.
 
     Raises ``InvalidSpec`` for an unreadable ``deployment.json``, ``NotProven`` when the archive
     is not the one deployed or must not be served, ``PlatformFailed`` when this interpreter's
@@ -76,7 +77,7 @@ def load(folder: Path) -> tuple[Deployment, tuple[Predictor, Predictor]]:
             "start the server with the container's interpreter",
         )
     model = unpack(archive, wanted)
-    return deployment, (Predictor(model), Predictor(model))
+    return deployment, [Predictor(model) for _ in range(_THREADS)]
 
 
 def started_at() -> float:
@@ -157,6 +158,7 @@ def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,  # longer than any client's pool keeps an idle connection
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
