@@ -1,7 +1,8 @@
 """CSV as a stream of typed blocks, each read as fast as its text allows.
 
-A block is whole lines. Three ways lead to the same table or the same refusal:
+A block is whole lines. Four ways lead to the same table or the same refusal:
 
+small    plain Python, for the few lines of a small file.
 fast     polars reads the declared types straight from the bytes. Taken only when the block
          cannot hold anything odd, and kept only when every number is finite.
 texts    polars splits the lines, and the cells become types as :class:`Plan` says.
@@ -16,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING
 
+from ml_control.core.csv_small import SMALL, read_small
 from ml_control.core.header import names_of
 from ml_control.core.lines import Lines, before, flaw
 from ml_control.core.plan import MAX_CELL, Plan
@@ -49,8 +51,9 @@ class CsvReader:
         require_target: bool = True,
         block: int = BLOCK,
         fast: bool = True,
+        small: int = SMALL,
     ) -> None:
-        self._name, self._fast = name, fast
+        self._name, self._fast, self._small = name, fast, small
         self._lines = Lines(chunks, name, block, "CSV")
         self._names = self._header()
         if spec is None:
@@ -103,11 +106,15 @@ class CsvReader:
             raise self._placed(found[1])
 
     def _straight(self, block: bytes) -> pl.DataFrame | None:
-        """The block by polars alone, or None when it has to be looked at more closely."""
+        """The block read at once, or None when it has to be looked at more closely."""
         import polars as pl
 
         if b"\r" in block:
             block = block.replace(b"\r\n", b"\n")
+        if len(block) < self._small:
+            frame = read_small(block, self._names, self.plan)
+            if frame is not None:
+                return frame
         # An empty text is null to polars, so it has to be a missing mark.
         if "" not in self.plan.missing or b"\r" in block or b"\0" in block:
             return None

@@ -252,7 +252,7 @@ class Stage:
 def _numbered(block: pl.DataFrame, version: str, first: int) -> pl.DataFrame:
     from ml_control.core.dataset import row_ids
 
-    return block.with_columns(row_ids(version, block.height, first))
+    return block.hstack([row_ids(version, block.height, first)])
 
 
 def read_parquet(lake: Lake, file: FileRef) -> pl.DataFrame:
