@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ml_control.serving.answering import Answering
 from ml_control.serving.deployed import Deployment
@@ -32,12 +32,12 @@ READ_SECONDS = 60.0
 
 
 class Application:
-    """The ASGI application. ``predictors`` are two of the same model, see ``Answering``."""
+    """The ASGI application. ``predictors`` are several of the same model, see ``Answering``."""
 
     def __init__(
         self,
         deployment: Deployment,
-        predictors: tuple[Predictor, Predictor],
+        predictors: Sequence[Predictor],
         proof: str,
         read_seconds: float = READ_SECONDS,
     ) -> None:
@@ -49,7 +49,7 @@ class Application:
         self._runtime_path = f"/endpoints/{deployment.name}/invocations"
         self._limit = deployment.max_content_length
         self._output = Output()
-        small, large = predictors
+        small, *large = predictors
         if deployment.selected:
             self._output = Output(deployment.selected, small.objective, small.num_class)
         self._answering = Answering(small, large, self._output)

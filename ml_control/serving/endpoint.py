@@ -33,13 +33,14 @@ from ml_control.serving.http import log
 from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.predictor import Predictor
 
+_THREADS = 3
 _IMPORTED = time.time()
 
 
-def load(folder: Path) -> tuple[Deployment, tuple[Predictor, Predictor]]:
-    """The deployment in a folder and its model twice, after every check that serving needs.
+def load(folder: Path) -> tuple[Deployment, list[Predictor]]:
+    """The deployment in a folder and its model thrice, after every check that serving needs.
 
-    Twice, because small and large requests are answered in threads of their own.
+    Thrice, because small requests are answered in one thread, and large ones in two others.
 
     Raises ``InvalidSpec`` for an unreadable ``deployment.json``, ``NotProven`` when the archive
     is not the one deployed or must not be served, ``PlatformFailed`` when this interpreter's
@@ -70,7 +71,7 @@ def load(folder: Path) -> tuple[Deployment, tuple[Predictor, Predictor]]:
             "start the server with the container's interpreter",
         )
     model = unpack(archive, wanted)
-    return deployment, (Predictor(model), Predictor(model))
+    return deployment, [Predictor(model) for _ in range(_THREADS)]
 
 
 def started_at() -> float:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD = 65_536
 MAX_CONNECTIONS = 512
 HEAD_SECONDS = 15.0
+_PASSED_ON = 1 << 20  # bytes of a body that are gathered before the application sees them
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -34,6 +35,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._since = self.loop.time()
         self._refusal: tuple[int, str] | None = None
+        self._gathered: list[bytes] = []
+        self._size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it when as many requests are in progress."""
@@ -74,6 +77,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head, self._since = False, self.loop.time()
         self.waiting.pop(self, None)
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Gather a large body: waking the application for each packet costs more than reading."""
+        self._gathered.append(body)
+        self._size += len(body)
+        if self._size >= _PASSED_ON:
+            self._pass_on()
+
+    def on_message_complete(self) -> None:
+        """A body is whole."""
+        self._pass_on()
+        super().on_message_complete()
+
+    def _pass_on(self) -> None:
+        if self._gathered:
+            body = b"".join(self._gathered)
+            self._gathered, self._size = [], 0
+            super().on_body(body)
 
     def on_response_complete(self) -> None:
         """A request is answered: the connection waits for the next."""

@@ -82,6 +82,7 @@ def run(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,  # longer than any client's pool keeps an idle connection
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )

@@ -131,6 +131,13 @@ def do(platform, pipeline, run, name, *arguments):
     if name == "serve":
         states = deployment.ensure_serving(platform, pipeline)
         return {variant: state.model_version for variant, state in states.items()}
+    return release(platform, pipeline, run, name, *arguments)
+
+
+def release(platform, pipeline, run, name, *arguments):
+    """The same, of what comes after a model was proven."""
+    from ml_control.services import deployment
+
     if name == "decide":
         return decide(platform, pipeline)
     if name in STREAM:
