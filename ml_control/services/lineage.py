@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Decision, Event, ModelVersion, RawManifest, Verdict
-from ml_control.core.timeline import Span, about, kind_of, run_of, spans
+from ml_control.core.timeline import Span, about, kind_of, rollout_of, run_of, spans
 from ml_control.errors import BadObject
 from ml_control.platform import Platform
 from ml_control.services.timeline import known_model, live_at, run_url
@@ -36,7 +36,10 @@ def why(
     for decision in told:
         kinds.setdefault(kind_of(decision), []).append(decision)
     verdicts = registry.models.verdicts(pipeline.name, model.version)
-    verdict = next((v for v in verdicts if v.passed), verdicts[0] if verdicts else None)
+    passed = [v for v in verdicts if v.passed]
+    # The one that it was deployed on, where it was: later questions may have been asked since.
+    deployed = [v for v in passed if v.key in _deployed_on(told, model.version)]
+    verdict = next(iter([*deployed, *passed, *verdicts]), None)
     promoted = kinds.get("promoted", [])
     live = model.version == champion
     return {
@@ -89,6 +92,17 @@ def _told(
 
     served = spans(watched()).get(model.version, [])
     return list(kept), served
+
+
+def _deployed_on(told: list[Decision], version: str) -> set[str]:
+    """Keys of the verdicts that the rollout named for a model's variant."""
+    records = [record[0] for decision in told if (record := rollout_of(decision)) is not None]
+    return {
+        entry.verdict
+        for rollout in records
+        for entry in rollout.variants.values()
+        if entry.model_version == version
+    }
 
 
 def _trigger(asked: list[Decision], model: ModelVersion, ui: str) -> dict[str, Any]:
