@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ml_control.core.records import OutcomeSums
+from pydantic import Field
+
+from ml_control.core.records import Record
 
 LEAST_OUTCOMES = 50
 WINDOW_DAYS = 7
@@ -30,6 +32,19 @@ _KEPT_MODELS = 6
 _ALPHA = 0.001
 _EXPECTED = 500  # outcomes at which the bound is narrowest
 _TEST_SIGMAS = 3.0
+
+
+class OutcomeSums(Record):
+    """What became of a pipeline's predictions, in sum: read from the log up to ``offset``.
+
+    ``days``: by model version and UTC day, the number of values, their sum and sum of squares.
+    ``told``: all outcomes by UTC day, also those that say nothing about a label or number.
+    """
+
+    pipeline: str
+    offset: int = 0
+    days: dict[str, dict[str, tuple[int, float, float]]] = Field(default_factory=dict)
+    told: dict[str, int] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

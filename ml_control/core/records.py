@@ -7,21 +7,14 @@ other records refer to this one.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml_control.core.digests import digest_of, sha256
 
 EventState = Literal["pending", "claimed", "done", "quarantined", "superseded", "parked"]
-EVENT_STATES: tuple[EventState, ...] = (
-    "pending",
-    "claimed",
-    "done",
-    "quarantined",
-    "superseded",
-    "parked",
-)
+EVENT_STATES: tuple[EventState, ...] = get_args(EventState)
 VariantName = Literal["a", "b"]
 VARIANTS: tuple[VariantName, VariantName] = ("a", "b")
 
@@ -289,10 +282,8 @@ TriggerKind = Literal[
 
 
 class Trigger(Record):
-    """Something that asks for a training, from when it was first seen until it is over.
-
-    ``answering`` is the number of the training that began last while it held. Once that one was
-    judged the trigger is ``trained``: it asks no more, unless it grows by another bound.
+    """Something that asks for a training, until it is over. ``answering`` is the number of the
+    training that began last while it held; once that was judged it is ``trained`` and asks no more.
     """
 
     kind: TriggerKind
@@ -317,19 +308,6 @@ class TrainingState(Record):
     began: float = 0.0  # when the last one began
     asked: tuple[float, ...] = ()  # when trainings were asked for, within the last day
     triggers: tuple[Trigger, ...] = ()
-
-
-class OutcomeSums(Record):
-    """What became of a pipeline's predictions, in sum: read from the log up to ``offset``.
-
-    ``days``: by model version and UTC day, the number of values, their sum and sum of squares.
-    ``told``: all outcomes by UTC day, also those that say nothing about a label or number.
-    """
-
-    pipeline: str
-    offset: int = 0
-    days: dict[str, dict[str, tuple[int, float, float]]] = Field(default_factory=dict)
-    told: dict[str, int] = Field(default_factory=dict)
 
 
 class Lease(Record):

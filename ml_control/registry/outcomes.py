@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ml_control.core.records import OutcomeSums
+from ml_control.core.live_quality import OutcomeSums
 from ml_control.errors import Conflict
 from ml_control.ports import Item, Put, Table, Tables
 

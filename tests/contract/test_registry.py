@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ml_control.core.live_quality import OutcomeSums
 from ml_control.core.records import (
     Audit,
     Dataset,
     GateResult,
     ModelVersion,
-    OutcomeSums,
     PartitionState,
     Published,
     Request,

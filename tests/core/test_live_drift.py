@@ -7,9 +7,8 @@ import pytest
 from ml_control.core.drift import drift
 from ml_control.core.live import live_profile, reference_predictions
 from ml_control.core.live_drift import drift_between
-from ml_control.core.live_quality import added, fall, value_of
+from ml_control.core.live_quality import OutcomeSums, added, fall, value_of
 from ml_control.core.profile import profile
-from ml_control.core.records import OutcomeSums
 from ml_control.spec import PipelineSpec
 
 NOW = 1_700_000_000.0
