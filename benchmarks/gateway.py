@@ -29,7 +29,8 @@ from ml_control.settings import load_settings
 FEATURES, TREES, ROWS, MANY = 30, 300, 1000, 1000
 ROUNDS, SECONDS = 5, 0.4
 NAME = "shop"
-ONE, ONE_8, MANY_8 = "one record", "one record, 8 connections", f"{MANY} records, 8 connections"
+ONE, MANY_8 = "one record, 1 connection", f"{MANY} records, 8 connections"
+ONE_8, ONE_32 = "one record, 8 connections", "one record, 32 connections"
 FASTAPI = (
     """
 import json, sys
@@ -84,7 +85,8 @@ def main() -> None:
             ONE_8,
             "endpoint 8",
         ),
-        (f"{ONE}: requests/s of the endpoint server's own, 1 connection", ONE, "endpoint 1"),
+        (f"{ONE_32}: requests/s of the endpoint server's own", ONE_32, "endpoint 32"),
+        (f"{ONE}: requests/s of the endpoint server's own", ONE, "endpoint 1"),
         (f"{ONE_8}: requests/s of FastAPI + pandas, goal 3 or more", ONE_8, "FastAPI 8"),
         (f"{MANY_8}: bodies/s of the in-process limit, goal 0.5 or more", MANY_8, "in process"),
         (f"{MANY_8}: bodies/s of FastAPI + pandas", MANY_8, "FastAPI many"),
@@ -106,6 +108,8 @@ def _round(
         "endpoint 1": rate(endpoint, "1.csv", 1, "/invocations"),
         ONE_8: rate(port, "1.json", 8),
         "endpoint 8": rate(endpoint, "1.csv", 8, "/invocations"),
+        ONE_32: rate(port, "1.json", 32),
+        "endpoint 32": rate(endpoint, "1.csv", 32, "/invocations"),
         "FastAPI 8": rate(fastapi, "1.json", 8),
         MANY_8: rate(port, "many.json", 8),
         "in process": _limit(root / "many.json", features, model),
