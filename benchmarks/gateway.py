@@ -15,13 +15,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import yaml
 
+from benchmarks.load import WARM_UP
 from benchmarks.serving import _LISTEN, _load, _print, _script
 from ml_control.platform import Platform, open_platform
 from ml_control.settings import load_settings
@@ -29,7 +32,8 @@ from ml_control.settings import load_settings
 FEATURES, TREES, ROWS, MANY = 30, 300, 1000, 1000
 ROUNDS, SECONDS = 5, 0.4
 NAME = "shop"
-ONE, ONE_8, MANY_8 = "one record", "one record, 8 connections", f"{MANY} records, 8 connections"
+ONE, MANY_8 = "one record, 1 connection", f"{MANY} records, 8 connections"
+ONE_8, ONE_32 = "one record, 8 connections", "one record, 32 connections"
 FASTAPI = (
     """
 import json, sys
@@ -63,58 +67,93 @@ def main() -> None:
         rows = [",".join(f"{v:.6f}" for v in record.values()) for record in records]
         (root / "1.csv").write_text(rows[0])
         columns = json.dumps(list(records[0]))
-        (server,) = (root / "home" / "endpoints").glob("*/*/server.json")
+        (file,) = (root / "home" / "endpoints").glob("*/*/server.json")
+        server = json.loads(file.read_text())
+        endpoint = _Server(server["port"], server["pid"])
         with (
-            gateway(root) as port,
+            gateway(root) as ours,
             _script(FASTAPI, str(root / "model.ubj"), columns) as fastapi,
         ):
-            endpoint = json.loads(server.read_text())["port"]
+            rival = _Server(fastapi, 0)
             found = [
-                _round(root, port, endpoint, fastapi, features, model) for _ in range(ROUNDS + 1)
+                _round(root, ours, endpoint, rival, features, model) for _ in range(ROUNDS + 1)
             ][1:]
         subprocess.run(_command(root, "down"), check=True, stdout=subprocess.DEVNULL)
     print(
         f"{TREES} trees x depth 6 x {FEATURES} features; medians of {ROUNDS} rounds of {SECONDS} s"
     )
     for case in found[0]:
-        print(f"  {case:40} {median(one[case] for one in found):8.0f} /s")
-    for title, ours, other in (
-        (
-            f"{ONE_8}: requests/s of the endpoint server's own, goal 0.4 or more",
-            ONE_8,
-            "endpoint 8",
-        ),
-        (f"{ONE}: requests/s of the endpoint server's own, 1 connection", ONE, "endpoint 1"),
-        (f"{ONE_8}: requests/s of FastAPI + pandas, goal 3 or more", ONE_8, "FastAPI 8"),
-        (f"{MANY_8}: bodies/s of the in-process limit, goal 0.5 or more", MANY_8, "in process"),
-        (f"{MANY_8}: bodies/s of FastAPI + pandas", MANY_8, "FastAPI many"),
+        if not case.startswith("CPU"):
+            cpu = median(one[f"CPU {case}"] for one in found)
+            shown = f"{cpu:8.0f} us of its processor" if cpu else ""
+            print(f"  {case:28} {median(one[case] for one in found):8.0f} /s {shown}")
+    for case, other, goal in (
+        (ONE_8, "endpoint 8", 0.4),
+        (ONE_32, "endpoint 32", 0.4),
+        (ONE_8, "FastAPI 8", 3.0),
+        (MANY_8, "in process", 0.5),
+        (MANY_8, "FastAPI many", 0.0),
     ):
-        _print(title, [one[ours] / one[other] for one in found])
+        title = f"{case}: rate to that of {other}" + (f", goal {goal:g} or more" if goal else "")
+        _print(title, [one[case] / one[other] for one in found])
+    print("with a core for each process, by processor time:")
+    _print(
+        f"{ONE_32}: endpoint's own to the gateway's",
+        [one["CPU endpoint 32"] / one[f"CPU {ONE_32}"] for one in found],
+    )
+    _print(
+        f"{MANY_8}: in process to the slower of gateway and endpoint",
+        [
+            one["CPU in process"] / max(one[f"CPU {MANY_8}"], one[f"CPU behind {MANY_8}"])
+            for one in found
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A server under load, and its process."""
+
+    port: int
+    pid: int
+
+    @property
+    def used(self) -> float:
+        """Seconds of processor time that it has used."""
+        return sum(psutil.Process(self.pid).cpu_times()[:2]) if self.pid else 0.0
 
 
 def _round(
-    root: Path, port: int, endpoint: int, fastapi: int, features: Any, model: bytes
+    root: Path, ours: _Server, endpoint: _Server, rival: _Server, features: Any, model: bytes
 ) -> dict[str, float]:
-    path = f"/inference/{NAME}"
+    """Requests a second, by case; and under ``CPU`` microseconds of processor time of each."""
+    path, found = f"/inference/{NAME}", dict[str, float]()
 
-    def rate(at: int, file: str, connections: int, to: str = path) -> float:
-        kind = "text/csv" if file.endswith("csv") else "application/json"
-        return _load(at, root / file, connections, to, kind)[2]
+    def load(case: str, at: _Server, file: str, connections: int) -> None:
+        csv = file.endswith("csv")
+        to, kind = ("/invocations", "text/csv") if csv else (path, "application/json")
+        before = at.used, endpoint.used
+        found[case] = _load(at.port, root / file, connections, to, kind)[2]
+        count = found[case] * (SECONDS + WARM_UP)
+        found[f"CPU {case}"] = (at.used - before[0]) / count * 1e6
+        found[f"CPU behind {case}"] = (endpoint.used - before[1]) / count * 1e6
 
-    return {
-        ONE: rate(port, "1.json", 1),
-        "endpoint 1": rate(endpoint, "1.csv", 1, "/invocations"),
-        ONE_8: rate(port, "1.json", 8),
-        "endpoint 8": rate(endpoint, "1.csv", 8, "/invocations"),
-        "FastAPI 8": rate(fastapi, "1.json", 8),
-        MANY_8: rate(port, "many.json", 8),
-        "in process": _limit(root / "many.json", features, model),
-        "FastAPI many": rate(fastapi, "many.json", 8),
-    }
+    load(ONE, ours, "1.json", 1)
+    load("endpoint 1", endpoint, "1.csv", 1)
+    for case, connections in ((ONE_8, 8), (ONE_32, 32)):
+        load(case, ours, "1.json", connections)
+        load(f"endpoint {connections}", endpoint, "1.csv", connections)
+    load("FastAPI 8", rival, "1.json", 8)
+    load(MANY_8, ours, "many.json", 8)
+    found["in process"], found["CPU in process"] = _limit(root / "many.json", features, model)
+    load("FastAPI many", rival, "many.json", 8)
+    return found
 
 
-def _limit(file: Path, features: Any, model: bytes) -> float:
-    """Bodies a second by the same functions in one process: no HTTP, no endpoint, no log."""
+def _limit(file: Path, features: Any, model: bytes) -> tuple[float, float]:
+    """Bodies a second by the same functions in one process: no HTTP, no endpoint, no log; and
+    microseconds of processor time of each.
+    """
     import orjson
 
     from ml_control.core.batch import encode_records
@@ -123,14 +162,14 @@ def _limit(file: Path, features: Any, model: bytes) -> float:
     from ml_control.serving.predictor import Predictor
 
     body, predictor, codec = file.read_bytes(), Predictor(model), BatchCodec()
-    count, begin = 0, time.perf_counter()
+    count, begin, used = 0, time.perf_counter(), time.process_time()
     while (elapsed := time.perf_counter() - begin) < SECONDS:
         request = decode(Inference, body)
         scores = predictor.predict(encode_records(features, request.records))
         text = b"\n".join(map(repr_bytes, scores.tolist()))
         orjson.dumps({"predictions": codec.decode(features, len(request.records), text)})
         count += 1
-    return count / elapsed
+    return count / elapsed, (time.process_time() - used) / count * 1e6
 
 
 def repr_bytes(value: float) -> bytes:
@@ -187,8 +226,8 @@ def _parts(platform: Platform) -> tuple[Any, bytes, list[dict[str, float]]]:
 
 
 @contextmanager
-def gateway(root: Path) -> Iterator[int]:
-    """The port of the gateway's process on this home."""
+def gateway(root: Path) -> Iterator[_Server]:
+    """The gateway's process on this home."""
     from ml_control.cli.supervisor import answers, free_port
 
     port = free_port()
@@ -198,7 +237,7 @@ def gateway(root: Path) -> Iterator[int]:
         while not answers(f"http://127.0.0.1:{port}"):
             assert process.poll() is None
             time.sleep(0.05)
-        yield port
+        yield _Server(port, process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -263,3 +263,21 @@ def test_a_variant_that_is_killed_under_load_fails_no_request(home, gateway, rec
     traffic = log.traffic("tumours", "tumours-2")
     assert traffic["challenger"].errors >= len(failed)
     assert 0 == traffic["champion"].errors
+
+
+def test_sigterm_lets_a_request_in_progress_finish(gateway, record):
+    """Whoever has begun is answered; nobody else is let in; then it ends."""
+    body = json.dumps({"records": [record]}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as begun:
+        begun.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body[:9])
+        time.sleep(0.2)
+        gateway.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        begun.sendall(body[9:])
+        answer = begun.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert 0 == gateway.end()
+    with pytest.raises(ConnectionRefusedError):
+        gateway.ask("GET", "/healthz")
