@@ -2,8 +2,8 @@
 
 All work on the same batches of JSON records, in one process unless said otherwise. By hand: one
 record after the other through ``json``, numpy, ``DMatrix`` and ``predict``, its result appended to
-a file. Alone: from the records' JSON to a matrix and XGBoost's C function, half of the rows for each
-of the two models; nothing is checked, routed, kept or answered. The JSON is read as any JSON
+a file. Alone: from the records' JSON to a matrix and XGBoost's C function, half of the rows for
+each of the two models; nothing is checked, routed, kept or answered. The JSON is read as any JSON
 (orjson), and, for a stricter measure, in one typed reading (msgspec), the fastest that we know.
 """
 
