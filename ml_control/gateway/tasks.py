@@ -1,4 +1,4 @@
-"""What a gateway does beside answering: consume streams, and bring the log into the lake."""
+"""What a gateway does beside answering: it consumes streams and flushes the log to the lake."""
 
 from __future__ import annotations
 

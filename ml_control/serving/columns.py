@@ -7,6 +7,7 @@ where a category is); all others are read as strictly as a request, one by one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +20,7 @@ from ml_control.core.features import FeatureSpec
 from ml_control.core.kinds import ImageFeature, NumberFeature
 from ml_control.errors import BadObject
 from ml_control.ports import StreamRecord
-from ml_control.serving.handlers.bodies import Id, Strict, Value
+from ml_control.serving.handlers.bodies import ID, Strict, Value
 from ml_control.serving.handlers.envelopes import Item, Opener, derived_id
 from ml_control.serving.handlers.row_codec import Rows
 from ml_control.serving.recordio import row_frame
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _KEPT = 64  # shapes
+_ID = re.compile(ID)
 _Plain = TypeVar("_Plain")
 
 
 class _Message(Strict, Generic[_Plain], gc=False):
     record: _Plain
-    entity_id: Id | None = None
-    request_id: Id | None = None
+    entity_id: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,48 +172,77 @@ def _opener_of(shape: _Shape) -> Opener:
         all(number and not {"{", "}"} & set(name) for name, number in shape.features) and bare
     )
 
-    def open_one(pipeline: str, record: StreamRecord) -> Item | None:
-        data = record.data
+    def read(data: bytes) -> tuple[Any, tuple[Any, ...], int] | None:
+        """The message, its values and how many keys it has; None for what is not plain."""
         try:
             found = whole(data)
             values = as_tuple(found.record)
-            keys = width + 1 if bare else len(values) + 1 - values[width:].count(None)
+            return (
+                found,
+                values,
+                width + 1 if bare else len(values) + 1 - values[width:].count(None),
+            )
         except (ValueError, RecursionError):
             try:
                 found = some(data)
             except (ValueError, RecursionError):
                 return None
             values = as_tuple(found.record)
-            keys = len(values) + 1 - values.count(None)
-        entity, request = found.entity_id, found.request_id
-        if entity is not None:
-            keys += 1
-        if request is not None:
-            keys += 1
-        # Each key has a colon: there are more when one came twice, was null, or a text has one.
-        if data.count(b":") != keys:
-            return None
-        plain = unbraced and not _has_brace(entity) and not _has_brace(request)
-        # With two pairs of braces the inner one is the record.
-        if not plain and (data.count(b"{") != 2 or data.count(b"}") != 2):
-            return None
-        begin = data.index(b"{", data.index(b"{") + 1)
-        return Item(
-            record.sequence,
-            record.key,
-            request or derived_id(pipeline, record.sequence),
-            entity or record.key,
-            data,
-            b"[" + data[begin : data.index(b"}", begin) + 1] + b"]",
-            values if bare else values[:width],
-            shape,
-        )
+            return found, values, len(values) + 1 - values.count(None)
 
-    return lambda pipeline, records: [open_one(pipeline, record) for record in records]
+    def open_all(pipeline: str, records: Sequence[StreamRecord]) -> list[Item | None]:
+        items: list[Item | None] = []
+        for record in records:
+            data = record.data
+            opened = read(data)
+            if opened is None:
+                items.append(None)
+                continue
+            found, values, keys = opened
+            entity, request = found.entity_id, found.request_id
+            plain = unbraced
+            if entity is not None:
+                keys += 1
+                plain = plain and _is_plain(entity)
+            if request is not None:
+                keys += 1
+                plain = plain and _is_plain(request)
+            # Each key has a colon: there are more when one came twice, was null, or a text has
+            # one. With two pairs of braces the inner one is the record.
+            if data.count(b":") != keys or not (
+                plain or (data.count(b"{") == 2 == data.count(b"}") and _are_ids(entity, request))
+            ):
+                items.append(None)
+                continue
+            begin = data.index(b"{", data.index(b"{") + 1)
+            items.append(
+                Item(
+                    record.sequence,
+                    record.key,
+                    request or derived_id(pipeline, record.sequence),
+                    entity or record.key,
+                    data,
+                    b"[%b]" % data[begin : data.index(b"}", begin) + 1],
+                    values if bare else values[:width],
+                    shape,
+                )
+            )
+        return items
+
+    return open_all
 
 
-def _has_brace(text: str | None) -> bool:
-    return text is not None and ("{" in text or "}" in text)
+def _is_plain(id: str) -> bool:
+    """Whether it is certainly an id, without a brace: the pattern takes five times as long."""
+    return len(id) <= 128 and id.isascii() and id.replace("-", "").replace("_", "").isalnum()
+
+
+def _are_ids(*texts: str | None) -> bool:
+    return all(text is None or _ID.search(text) for text in texts)
+
+
+def _has_brace(text: str) -> bool:
+    return "{" in text or "}" in text
 
 
 def _decoder(shape: _Shape, *, required: bool) -> Callable[[bytes], Any]:

@@ -47,7 +47,9 @@ class _Group:
 
     assigned: Assignment
     items: list[Item]
-    answers: dict[int, tuple[Served, bytes]] = field(default_factory=dict)
+    answers: dict[int, bytes] = field(default_factory=dict)
+    served: dict[int, Served] = field(default_factory=dict)  # by others than the assigned one
+    own: Served | None = None
     failures: dict[int, list[str]] = field(default_factory=dict)
     bad: dict[int, BadObject] = field(default_factory=dict)
     unreached: bool = False
@@ -130,7 +132,11 @@ def _ask_in_turn(group: _Group, snapshot: Snapshot, ask: Ask, codec: RowCodec) -
             left = [place for place in left if place not in group.bad]
         fitted = True
         asked = ask_all(ask, served, served.features, rows)
-        group.answers.update((own[i], (served, answer)) for i, answer in asked.answers.items())
+        if name == group.assigned.variant:
+            group.own, group.answers = served, asked.answers  # its places are the group's
+        else:
+            group.answers.update((own[i], answer) for i, answer in asked.answers.items())
+            group.served.update((own[i], served) for i in asked.answers)
         _failed(group, {own[i]: why for i, why in asked.failures.items()}, name)
         group.unreached |= asked.unreached
         if len(asked.answers) == len(left):
@@ -186,13 +192,14 @@ def _collect(
             if place not in group.answers:
                 batch.failed[item.sequence] = f"PlatformFailed: {'; '.join(failure)}"[:_LONGEST]
                 continue
-        served, answer = group.answers[place]
+        answer = group.answers[place]
+        served = group.own if plain else group.served.get(place, group.own)
         fields = {
             **common,
             "request_id": item.request_id,
             "entity_id": item.entity_id,
-            "served": served.variant,
-            "model_version": served.model_version,
+            "served": served.variant if served else "",
+            "model_version": served.model_version if served else "",
             "records": item.text if whole else _kept(item, snapshot),
             "answers": answer,
         }
