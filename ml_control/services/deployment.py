@@ -69,8 +69,11 @@ def deploy(
     training; the other variant serves on.
     """
     registry = platform.registry
+    version = version or candidate_of(platform, pipeline)
+    rollout = registry.rollouts.get(pipeline.name)
+    if rollout.state != "idle":  # told without the lease, which its job may hold now
+        require_turn(platform, pipeline, rollout, require_proven(platform, pipeline, version))
     with registry.leases.hold(pipeline.name, STAGE, run) as lease:
-        version = version or candidate_of(platform, pipeline)
         proven = require_proven(platform, pipeline, version)
         rollout = registry.rollouts.get(pipeline.name)
         require_turn(platform, pipeline, rollout, proven)

@@ -58,6 +58,12 @@ class Pipeline:
         events = done.get_asset_materialization_events()
         return [event.asset_key.path[-1] for event in events]
 
+    def in_flight(self, job):
+        """A run that Dagster holds to be started."""
+        return self.instance.create_run_for_job(
+            self.home.definitions().resolve_job_def(job), status=dg.DagsterRunStatus.STARTED
+        )
+
     def command(self, *arguments, status=0):
         """A command of the program; gives its JSON, or its error."""
         options = ["--home", str(self.home.path), "--pipelines", str(self.home.pipelines)]
@@ -114,6 +120,29 @@ def test_a_proven_model_that_nobody_deployed_is_taken_up(pipeline):
     assert (pipeline.candidate, {"a": 1.0}) == (pipeline.rollout.champion, pipeline.rollout.weights)
     assert (None, "not now, because the newest model is live") == pipeline.tick()
     assert [] == pipeline.run(f"{P}__rollout"), "nothing changed, nothing is materialized"
+
+
+def test_a_new_model_waits_for_the_run_that_trains_and_a_killed_job_is_asked_for_again(
+    pipeline, monkeypatch
+):
+    """The train run deploys its model itself; a rollout job that died unreported is not the last
+    one, though it counted as no attempt: the next minute's request has a key of its own.
+    """
+    began = pipeline.platform.registry.clock()
+    training = pipeline.in_flight(f"{P}__train")
+    assert f"not now, because a run is in flight: {training.run_id}" == pipeline.tick()[1]
+    pipeline.instance.report_run_failed(training)
+    first, _ = pipeline.tick()
+    killed = pipeline.in_flight(f"{P}__rollout")
+    assert "a run is in flight" in pipeline.tick()[1]
+    pipeline.instance.report_run_failed(killed)
+    monkeypatch.setattr(pipeline.platform.registry, "clock", lambda: began + 120)
+
+    second, _ = pipeline.tick()
+
+    assert first.run_key != second.run_key
+    with pipeline.platform.registry.leases.hold(P, "deploy", "somebody"):
+        assert "not now, because somebody is deploying" == pipeline.tick()[1]
 
 
 def test_a_third_model_waits_is_skipped_and_gated_again(pipeline):
@@ -268,6 +297,7 @@ def damaged_evidence_halts(pipeline):
     item = registry.tables.get("ab-test-config", P, f"evidence#{pipeline.rollout.id}")
     body = {**item.body, "experiment": {"offset": "many"}}
     registry.tables.transact([Put("ab-test-config", Item(P, item.sk, body), None)])
+    pipeline.in_flight(f"{P}__train")  # a training holds no safety back
 
     request, _ = pipeline.tick()
     assert "halt" == request.tags["ml_control/step"]

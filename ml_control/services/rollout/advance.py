@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ml_control.core.pipeline import Pipeline
@@ -62,13 +63,14 @@ class Due:
     step: str
     tries: int
     at: float
+    judging: bool  # a challenger is under judgement
 
 
 def due(platform: Platform, pipeline: Pipeline) -> Due:
     """:func:`look`, with growing waits after attempts that ended in an error."""
     rollout, decision = look(platform, pipeline)
     action, now = next(iter(decision.actions), None), platform.registry.clock()
-    step = _step(rollout, action)
+    step, judging = _step(rollout, action), rollout.state != "idle"
     tries = platform.registry.experiments.tries(pipeline.name)
     count = tries.count if action is not None and tries.step == step else 0
     if count:
@@ -85,10 +87,10 @@ def due(platform: Platform, pipeline: Pipeline) -> Due:
         # Below zero the clock was set back: waiting for it to catch up could take days.
         if 0 <= now - tries.at < wait:
             said = f"attempt {count} did not end well ({tries.reason}); waiting {wait:.0f} s"
-            return Due(None, said, step, count, now)
+            return Due(None, said, step, count, now, judging)
     else:
         clear_alerts(platform, pipeline.name, "rollout-failing")
-    return Due(action, decision.because, step, count, now)
+    return Due(action, decision.because, step, count, now, judging)
 
 
 def _step(rollout: Rollout, action: Action | None) -> str:
@@ -106,9 +108,10 @@ def advance(platform: Platform, pipeline: Pipeline, actor: str, say: Say) -> Adv
         try:
             return advance_under(platform, pipeline, lease, actor, say)
         except MlControlError as error:
-            rollout, decision = look(platform, pipeline)
-            step = _step(rollout, next(iter(decision.actions), None))
-            platform.registry.experiments.tried(pipeline.name, step, str(error))
+            with suppress(MlControlError):  # the first error is the one to tell
+                rollout, decision = look(platform, pipeline)
+                step = _step(rollout, next(iter(decision.actions), None))
+                platform.registry.experiments.tried(pipeline.name, step, str(error))
             raise
 
 
