@@ -22,7 +22,8 @@ _A_SECOND = 1 << 13  # offsets that a second of the clock stands for
 SCHEMA = """
 CREATE TABLE pipelines (
   no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next INTEGER NOT NULL, next_join INTEGER
-  NOT NULL, expired INTEGER NOT NULL DEFAULT 0, unjoinable INTEGER NOT NULL DEFAULT 0
+  NOT NULL, waiting INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0,
+  unjoinable INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE rollouts (
   no INTEGER PRIMARY KEY, pipeline INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (pipeline, id)
