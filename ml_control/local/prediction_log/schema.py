@@ -81,6 +81,11 @@ CREATE TABLE set_aside (
 );
 """
 VERSION = 1
+_PRAGMAS = (
+    "journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=4000",
+    "journal_size_limit=67108864",
+)  # fmt: skip
+_POLL_SECONDS = 0.01
 # What may pass, or what freeing space corrects; every other failure means a damaged file.
 _PASSING = tuple(
     f"SQLITE_{name}"
@@ -102,13 +107,23 @@ def connect(path: Path, patience: float, *, create: bool) -> sqlite3.Connection 
     if not create and not (path.exists() and path.stat().st_size):
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _opened(path, patience)
+        except sqlite3.OperationalError as error:
+            # Who makes a new file WAL is refused at once, not waited for, while others do the same.
+            name = getattr(error, "sqlite_errorname", "") or ""
+            if not name.startswith("SQLITE_BUSY") or time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+
+
+def _opened(path: Path, patience: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA cache_size=-65536")
-        connection.execute("PRAGMA wal_autocheckpoint=4000")
-        connection.execute("PRAGMA journal_size_limit=67108864")
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
         if _version(connection) == 0:
             _create(connection)
         if (found := _version(connection)) != VERSION:
