@@ -75,6 +75,18 @@ def test_a_request_that_cannot_be_written_fails_alone(logs):
     assert ["r1", "r2"] == [each.prediction.request_id for each in logs[1].after(P, 0, 10)]
 
 
+def test_a_new_log_is_made_once_by_all_who_come_first(tmp_path):
+    """Whoever opens it at the same moment waits for the one that makes it."""
+    for turn in range(10):
+        clients = [SqlitePredictionLog(tmp_path / f"{turn}.db") for _ in range(6)]
+        futures = [log.submit([request(f"r{i}")]) for i, log in enumerate(clients)]
+
+        assert [[True]] * 6 == [future.result() for future in futures]
+        assert 6 == clients[0].count(P, 0.0)
+        for log in clients:
+            log.close()
+
+
 def test_a_locked_log_is_retryable_and_buffered_requests_wait(tmp_path):
     """A durable writer is told; what was buffered is written when the lock goes."""
     path = tmp_path / "predictions.db"

@@ -74,6 +74,23 @@ def test_killed_under_load(empty, tmp_path):
     assert total == len(found)
 
 
+def test_a_full_disk_refuses_and_leaves_what_was_acknowledged(empty, tmp_path):
+    """A request or a flush that finds no room is told so by name; with room all is there once."""
+    told = str(tmp_path / "told")
+    empty.do([["log", 0, 30, 1, told], ["tell", 0, 5]])
+    for work, at in (([["log", 30, 60, 1, told]], "log.append"), ([["tell", 5, 9]], "log.tell")):
+        refused = empty.refused(work, limit={"at": at, "bytes": 0})
+
+        assert ("Retryable", True) == (refused["kind"], "predictions.db" in refused["object"])
+        assert "free space" in refused["next"]
+    assert [*range(30)] == in_the_log(empty)
+    assert 5 == len(empty.platform.log.joined(NAME, 0, 100))
+    done = empty.start([["flush"]], limit={"at": "lake.create", "bytes": 100}).answer()["done"]
+    assert [[0, 0, 0]] == done
+    empty.do([["log", 30, 60, 1, told], ["tell", 5, 9], ["flush"]])
+    assert Counter(range(60)) == in_the_lake(empty)
+
+
 def test_killed_while_an_outcome_is_joined(empty, tmp_path):
     """An outcome that nobody acknowledged is joined when it is told again, once."""
     empty.do([["log", 0, 20, 1, str(tmp_path / "told")], ["tell", 0, 5]])

@@ -58,6 +58,9 @@ def tell(
             "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?)",
             [(number, request_id, o.index, text, o.at, now) for o, text in new],
         )
+        connection.execute(
+            "UPDATE pipelines SET waiting = waiting + ? WHERE no = ?", (len(new), number)
+        )
     return told
 
 
@@ -79,6 +82,10 @@ def join_waiting(connection: sqlite3.Connection, pipeline: int, begin: int, end:
         connection.execute(
             "DELETE FROM waiting WHERE pipeline = ? AND request_id = ? AND idx = ?",
             (pipeline, row[2], index),
+        )
+    if rows:
+        connection.execute(
+            "UPDATE pipelines SET waiting = waiting - ? WHERE no = ?", (len(rows), pipeline)
         )
 
 

@@ -104,7 +104,8 @@ def _waiting(connection: sqlite3.Connection, number: int, old: float) -> int:
     ).rowcount
     if expired:
         connection.execute(
-            "UPDATE pipelines SET expired = expired + ? WHERE no = ?", (expired, number)
+            "UPDATE pipelines SET expired = expired + ?, waiting = waiting - ? WHERE no = ?",
+            (expired, expired, number),
         )
     return expired
 

@@ -141,19 +141,14 @@ def count(connection: sqlite3.Connection, pipeline: str, since: float) -> int:
 
 
 def state(connection: sqlite3.Connection, pipeline: str) -> LogState:
-    """Where the log of a pipeline stands. ``waiting`` is counted, and bounded by its expiry."""
+    """Where the log of a pipeline stands: one row."""
     row = connection.execute(
-        "SELECT no, next, next_join, expired, unjoinable FROM pipelines WHERE name = ?",
+        "SELECT next, next_join, waiting, expired, unjoinable FROM pipelines WHERE name = ?",
         (pipeline,),
     ).fetchone()
     if row is None:
         return LogState()
-    waiting = connection.execute(
-        "SELECT COUNT(*) FROM waiting WHERE pipeline = ?", (row[0],)
-    ).fetchone()[0]
-    return LogState(
-        newest=row[1] - 1, joined=row[2] - 1, waiting=waiting, expired=row[3], unjoinable=row[4]
-    )
+    return LogState(row[0] - 1, row[1] - 1, *row[2:])
 
 
 def _traffic(

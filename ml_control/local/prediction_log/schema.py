@@ -22,7 +22,8 @@ _A_SECOND = 1 << 13  # offsets that a second of the clock stands for
 SCHEMA = """
 CREATE TABLE pipelines (
   no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next INTEGER NOT NULL, next_join INTEGER
-  NOT NULL, expired INTEGER NOT NULL DEFAULT 0, unjoinable INTEGER NOT NULL DEFAULT 0
+  NOT NULL, waiting INTEGER NOT NULL DEFAULT 0, expired INTEGER NOT NULL DEFAULT 0,
+  unjoinable INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE rollouts (
   no INTEGER PRIMARY KEY, pipeline INTEGER NOT NULL, id TEXT NOT NULL, UNIQUE (pipeline, id)
@@ -80,6 +81,11 @@ CREATE TABLE set_aside (
 );
 """
 VERSION = 1
+_PRAGMAS = (
+    "journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=4000",
+    "journal_size_limit=67108864",
+)  # fmt: skip
+_POLL_SECONDS = 0.01
 # What may pass, or what freeing space corrects; every other failure means a damaged file.
 _PASSING = tuple(
     f"SQLITE_{name}"
@@ -101,13 +107,23 @@ def connect(path: Path, patience: float, *, create: bool) -> sqlite3.Connection 
     if not create and not (path.exists() and path.stat().st_size):
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _opened(path, patience)
+        except sqlite3.OperationalError as error:
+            # Who makes a new file WAL is refused at once, not waited for, while others do the same.
+            name = getattr(error, "sqlite_errorname", "") or ""
+            if not name.startswith("SQLITE_BUSY") or time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+
+
+def _opened(path: Path, patience: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=patience, isolation_level=None)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA cache_size=-65536")
-        connection.execute("PRAGMA wal_autocheckpoint=4000")
-        connection.execute("PRAGMA journal_size_limit=67108864")
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
         if _version(connection) == 0:
             _create(connection)
         if (found := _version(connection)) != VERSION:
