@@ -15,7 +15,7 @@ from ml_control.errors import InvalidSpec, PlatformFailed
 from ml_control.platform import Platform
 from ml_control.services.approvals import approve, reject
 from ml_control.services.deployment import STAGE, Say
-from ml_control.services.rollout.act import perform
+from ml_control.services.rollout.act import VariantRefused, perform
 from ml_control.services.rollout.observe import observe
 from ml_control.services.rollout.tell import tell
 
@@ -110,7 +110,10 @@ def _do(
                 return Done(rollout, rollout.version != before.version, said)
             told = replace(action, because=action.because or because)
             again = command.name == "rollback"
-            after = perform(platform, pipeline, rollout, told, lease, actor, say, once=again)
+            try:
+                after = perform(platform, pipeline, rollout, told, lease, actor, say, once=again)
+            except VariantRefused as refused:
+                raise refused.error from refused
             if is_last(command, action):
                 tell(platform, pipeline, after, seen)
                 return Done(after, after.version != before.version, because)

@@ -90,8 +90,9 @@ def deploy(
                 platform, rollout, Action("release", because, rollout.id, variant,
                                           rollout.variants[variant].model_version), lease, run
             )  # fmt: skip
-        state, rows, _ = put_up(platform, pipeline, rollout, variant, proven, lease, run)
+        state, rows = serve(platform, pipeline, variant, proven, lease)
         say(f"{state.url} answered {rows} golden records as in training")
+        name_it(platform, rollout, variant, state, proven, lease, run)
         return Deployed(variant, state, proven, rows, changed=True)
 
 
@@ -118,17 +119,16 @@ def require_turn(platform: Platform, pipeline: Pipeline, rollout: Rollout, prove
         )
 
 
-def put_up(
+def name_it(
     platform: Platform,
-    pipeline: Pipeline,
     rollout: Rollout,
     variant: str,
+    state: EndpointState,
     proven: Proven,
     lease: Lease,
     actor: str,
-) -> tuple[EndpointState, int, Rollout]:
-    """Serve a model on a variant and, once it answered its golden records, name it there."""
-    state, rows = serve(platform, pipeline, variant, proven, lease)
+) -> Rollout:
+    """Name a model on a variant, once it serves there and answered its golden records."""
     version = proven.model.version
     entry = Variant(
         endpoint=state.name,
@@ -138,7 +138,7 @@ def put_up(
     )
     because = f"variant {variant} answered its golden records live"
     action = Action("deploy", because, rollout.id, variant, version)
-    return state, rows, write(platform, rollout, action, lease, actor, entry=entry)
+    return write(platform, rollout, action, lease, actor, entry=entry)
 
 
 def write(

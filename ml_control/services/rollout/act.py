@@ -6,19 +6,40 @@ before the record names it, and the record names a variant no more before its se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Lease, Rollout
 from ml_control.core.rollout import Action
-from ml_control.errors import Conflict
+from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed
 from ml_control.platform import Platform
 from ml_control.services.approvals import require_consent
-from ml_control.services.deployment import Say, put_up, serve, write
+from ml_control.services.deployment import Say, name_it, serve, write
 from ml_control.services.gatekeeper import Proven, require_once_proven, require_proven
 from ml_control.services.reconcile import endpoint_name
 from ml_control.services.rollout.shadow import replay
+
+
+class VariantRefused(Exception):
+    """A variant is not proven any more, or does not come up or answer as it must: ``error``.
+
+    Other errors of an action, such as a registry that cannot be written, say nothing of it.
+    """
+
+    def __init__(self, variant: str, error: MlControlError) -> None:
+        self.variant = variant
+        self.error = error
+        super().__init__(variant, error)
+
+
+@contextmanager
+def _of_variant(variant: str, kind: type[MlControlError]) -> Iterator[None]:
+    try:
+        yield
+    except kind as error:
+        raise VariantRefused(variant, error) from error
 
 
 def perform(
@@ -35,20 +56,25 @@ def perform(
     """Do an action that was decided on this Rollout; gives the Rollout after it.
 
     ``once``: a ``deploy`` is of a version that was promoted before, whose verdict is not asked
-    under today's question. Raises ``NotProven``, ``Conflict``, ``PlatformFailed``, ``Retryable``;
-    the Rollout is then as it was.
+    under today's question. Raises ``VariantRefused`` for what a variant cannot do, and typed errors
+    for the rest; the Rollout is then as it was.
     """
     variant = action.variant
     if action.kind == "deploy":
         ask = require_once_proven if once else require_proven
-        proven = ask(platform, pipeline, action.version)
+        with _of_variant(variant, NotProven):
+            proven = ask(platform, pipeline, action.version)
         say(f"variant {variant} starts with model {action.version[:12]}")
-        state, rows, after = put_up(platform, pipeline, rollout, variant, proven, lease, actor)
+        with _of_variant(variant, PlatformFailed):
+            state, rows = serve(platform, pipeline, variant, proven, lease)
         say(f"{state.url} answered {rows} golden records as in training")
-        return after
+        return name_it(platform, rollout, variant, state, proven, lease, actor)
     if action.kind == "revive":
-        proven = require_once_proven(platform, pipeline, rollout.variants[variant].model_version)
-        state, _ = serve(platform, pipeline, variant, proven, lease)
+        version = rollout.variants[variant].model_version
+        with _of_variant(variant, NotProven):
+            proven = require_once_proven(platform, pipeline, version)
+        with _of_variant(variant, PlatformFailed):
+            state, _ = serve(platform, pipeline, variant, proven, lease)
         say(f"variant {variant} serves again at {state.url}")
         return rollout
     if action.kind == "stop":
@@ -61,8 +87,10 @@ def perform(
         return rollout
     details: Mapping[str, Any] | None = None
     if action.kind in ("promote", "revert") or (action.kind == "share" and action.share > 0):
-        proven = _proof(platform, pipeline, rollout, action)
-        _, rows = serve(platform, pipeline, variant, proven, lease)
+        with _of_variant(variant, NotProven):
+            proven = _proof(platform, pipeline, rollout, action)
+        with _of_variant(variant, PlatformFailed):
+            _, rows = serve(platform, pipeline, variant, proven, lease)
         details = {"verdict": proven.verdict.key, "golden_records": rows}
     after = write(platform, rollout, action, lease, actor, details=details)
     say(action.because)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Lease, Rollout
 from ml_control.core.rollout import Action, Decision, decide
-from ml_control.errors import MlControlError, NotProven, PlatformFailed
+from ml_control.errors import MlControlError
 from ml_control.platform import Platform
 from ml_control.services.alerts import clear_alerts, raise_alert
 from ml_control.services.deployment import STAGE, Say
-from ml_control.services.rollout.act import perform
+from ml_control.services.rollout.act import VariantRefused, perform
 from ml_control.services.rollout.evidence import gather, note_judgement
 from ml_control.services.rollout.observe import observe
 from ml_control.services.rollout.tell import tell
@@ -20,7 +20,6 @@ from ml_control.services.rollout.tell import tell
 _MOST = 30  # actions in a row; the longest way from any state to rest is a third of it
 _FIRST_WAIT, _LONGEST_WAIT = 30.0, 3600.0  # seconds, after an attempt that came to nothing
 _TOLD_AFTER = 3
-_TRIED = ("revive", "deploy", "share", "promote")
 
 
 @dataclass(frozen=True)
@@ -131,12 +130,12 @@ def advance_under(
             break
         try:
             perform(platform, pipeline, rollout, action, lease, actor, say)
-        except (NotProven, PlatformFailed) as error:
+        except VariantRefused as error:
             # What a variant cannot do is a fact for the next decision, once.
-            if action.kind not in _TRIED or action.variant in refused:
-                raise
-            say(str(error))
-            refused[action.variant] = error
+            if error.variant in refused:
+                raise error.error from error
+            say(str(error.error))
+            refused[error.variant] = error.error
             continue
         done.append(action)
     rollout = platform.registry.rollouts.get(pipeline.name)
