@@ -88,8 +88,8 @@ def main() -> None:
             shown = f"{cpu:8.0f} us of its processor" if cpu else ""
             print(f"  {case:28} {median(one[case] for one in found):8.0f} /s {shown}")
     for case, other, goal in (
-        (ONE_8, "endpoint 8", 0.4),
-        (ONE_32, "endpoint 32", 0.4),
+        (ONE_32, "endpoint 32", 0.4),  # as many as fill a commit; with fewer its time is waited for
+        (ONE_8, "endpoint 8", 0.0),
         (ONE_8, "FastAPI 8", 3.0),
         (MANY_8, "in process", 0.5),
         (MANY_8, "FastAPI many", 0.0),
