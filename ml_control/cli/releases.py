@@ -7,10 +7,13 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import yaml
@@ -22,6 +25,7 @@ ENTITIES = 1000
 REQUESTS = 2000
 MINIMUM = 100
 _AT_ONCE = 8
+T, R = TypeVar("T"), TypeVar("R")
 
 
 def configure(pipelines: Path) -> None:
@@ -55,23 +59,24 @@ def challenger_wins(story: Story) -> str:
     first = until(live(story, DIGITS), "the champion in service", 30)
     second = until(challenger(story), "a challenger with traffic", 60)
     before = {v["variant"]: answered(v["url"]) for v in (first, second)}
-    said = send(story, "person")
+    said = ask(story, "person")
     counted = {v["variant"]: answered(v["url"]) - before[v["variant"]] for v in (first, second)}
     expect(sum(counted.values()) == REQUESTS, f"the servers answered {counted}")
     homes: dict[str, set[str]] = {}
-    for entity, variant, _ in said:
-        homes.setdefault(entity, set()).add(variant)
+    for one in said:
+        homes.setdefault(one.entity, set()).add(one.variant)
     expect(all(len(found) == 1 for found in homes.values()), "an entity saw two variants")
     split = Counter(next(iter(found)) for found in homes.values())
     expect(all(400 <= n <= 600 for n in split.values()), f"{ENTITIES} entities split {split}")
     expect(len(split) == 2, "one variant had no entity")
+    tell(story, said)
     now = until(
         live(story, DIGITS, first["model_version"]), "the challenger promoted by evidence", 90
     )
     expect(now["model_version"] == second["model_version"], "something else was promoted")
     right: dict[str, list[bool]] = {}
-    for _, variant, hit in said:
-        right.setdefault(variant, []).append(hit)
+    for one in said:
+        right.setdefault(one.variant, []).append(one.label == one.truth)
     rates = {v: sum(hits) / len(hits) for v, hits in right.items()}
     was, new = rates[first["variant"]], rates[second["variant"]]
     decision = newest(observer, "promoted")
@@ -87,12 +92,12 @@ def challenger_loses(story: Story) -> str:
     """A model that passes every gate on its own data is worse on live traffic: rolled back."""
     observer, day = story.observer, story.day(0)
     good = until(live(story, DIGITS), "the champion in service", 30)
-    # Someone narrows training to the newest day, whose pictures come from an inverting scanner.
+    # Someone narrows training to the newest day, whose pictures a scanner mirrored.
     change(observer.pipelines, "training", {"window": {"partitions": 1}})
     observer.reload()
-    inverted(story.better, story.landing / DIGITS / f"dt={day}")
+    mirrored(story.better, story.landing / DIGITS / f"dt={day}")
     bad = until(challenger(story, good["model_version"]), "a worse challenger with traffic", 150)
-    send(story, "visitor")
+    tell(story, ask(story, "visitor"))
     now = until(lambda: settled(story), "the challenger rolled back", 90)
     expect(now["live"]["model_version"] == good["model_version"], "the worse model is live")
     decision = newest(observer, "rolled_back")
@@ -114,8 +119,8 @@ def settled(story: Story) -> dict[str, Any] | None:
     return found if found["rollout"]["state"] == "idle" else None
 
 
-def inverted(source: Path, target: Path) -> None:
-    """The same digits, dark where they were light, written last so that the day is whole."""
+def mirrored(source: Path, target: Path) -> None:
+    """The same digits, left for right: no check of theirs tells, and every shape is another."""
     import numpy as np
 
     from ml_control.core.images import decode, encode_png
@@ -123,43 +128,61 @@ def inverted(source: Path, target: Path) -> None:
 
     shape = ImageShape(height=8, width=8)
     for file in sorted(source.rglob("*.png")):
-        pixels = decode(file.read_bytes(), shape, file.name)
+        pixels = decode(file.read_bytes(), shape, file.name).reshape(8, 8)
         path = target / file.parent.name / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(np.asarray(255 - pixels.reshape(8, 8), dtype=np.uint8)))
+        path.write_bytes(encode_png(np.ascontiguousarray(pixels[:, ::-1])))
 
 
-def send(story: Story, who: str) -> list[tuple[str, str, bool]]:
-    """Requests and their true outcomes; (entity, variant, whether the label was right) of each."""
+@dataclass(frozen=True)
+class Said:
+    """A request that was answered, and what the picture really shows."""
+
+    entity: str
+    request: str
+    variant: str
+    label: str
+    truth: str
+
+
+def ask(story: Story, who: str) -> list[Said]:
+    """Held-back pictures of 1,000 entities, two of each, several at once."""
     draw = random.Random(11)  # noqa: S311 - not a secret
     jobs = [
         (f"{who}-{i % ENTITIES}", *story.held_back[draw.randrange(len(story.held_back))])
         for i in range(REQUESTS)
     ]
-    with httpx.Client(
-        base_url=story.observer.gateway,
-        timeout=30,
-        limits=httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE),
-    ) as client:
 
-        def one(job: tuple[str, str, bytes]) -> tuple[str, str, bool]:
-            entity, label, png = job
-            body = {
-                "records": [{"image": base64.b64encode(png).decode()}],
-                "entity_id": entity,
-            }
-            reply = client.post(f"/inference/{DIGITS}", json=body)
-            expect(reply.status_code == 200, f"status {reply.status_code}: {reply.text[:200]}")
-            answer = reply.json()
-            told = client.post(
-                f"/outcomes/{DIGITS}",
-                json={"request_id": answer["request_id"], "outcomes": [label]},
-            )
-            expect(told.status_code == 200, f"outcome refused: {told.text[:200]}")
-            return entity, answer["variant"], answer["predictions"][0]["label"] == label
+    def one(client: httpx.Client, job: tuple[str, str, bytes]) -> Said:
+        entity, truth, png = job
+        record = {"image": base64.b64encode(png).decode()}
+        reply = client.post(f"/inference/{DIGITS}", json={"records": [record], "entity_id": entity})
+        expect(reply.status_code == 200, f"status {reply.status_code}: {reply.text[:200]}")
+        found = reply.json()
+        label = found["predictions"][0]["label"]
+        return Said(entity, found["request_id"], found["variant"], label, truth)
 
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(one, jobs))
+    return _all(story, one, jobs)
+
+
+def tell(story: Story, said: list[Said]) -> None:
+    """What each picture really shows, told to the gateway."""
+
+    def one(client: httpx.Client, item: Said) -> None:
+        body = {"request_id": item.request, "outcomes": [item.truth]}
+        reply = client.post(f"/outcomes/{DIGITS}", json=body)
+        expect(reply.status_code == 200, f"outcome refused: {reply.text[:200]}")
+
+    _all(story, one, said)
+
+
+def _all(story: Story, one: Callable[[httpx.Client, T], R], jobs: Iterable[T]) -> list[R]:
+    limits = httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=_AT_ONCE)
+    with (
+        httpx.Client(base_url=story.observer.gateway, timeout=30, limits=limits) as client,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        return list(pool.map(partial(one, client), jobs))
 
 
 def answered(url: str) -> int:
