@@ -25,7 +25,8 @@ ENTITIES = 1000
 REQUESTS = 2000
 MINIMUM = 100
 _AT_ONCE = 8
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def configure(pipelines: Path) -> None:
@@ -101,7 +102,7 @@ def challenger_loses(story: Story) -> str:
     now = until(lambda: settled(story), "the challenger rolled back", 90)
     expect(now["live"]["model_version"] == good["model_version"], "the worse model is live")
     decision = newest(observer, "rolled_back")
-    expect(decision["subject"] == bad["model_version"], f"rolled back: {decision}")
+    expect(decision["details"]["model"] == bad["model_version"], f"rolled back: {decision}")
     stamps = [story.promoted_at - 1.0, story.promoted_at + 1.0, time.time()]
     told = [at(observer, moment) for moment in stamps]
     expect(told[0] == story.first_model, f"live before the promotion: {told[0]}")
