@@ -5,7 +5,22 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("tick", "serving", "run", "landing", "burst", "images", "data", "training", "experiment")
+NAMES = (
+    "tick",
+    "serving",
+    "run",
+    "landing",
+    "burst",
+    "images",
+    "data",
+    "training",
+    "experiment",
+    "log",
+    "policies",
+    "gateway",
+    "assignment",
+    "consumer",
+)
 
 
 def main() -> None:

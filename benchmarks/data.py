@@ -141,7 +141,7 @@ def _pandas(file: Path, target: Path) -> None:
     frame.duplicated([*numbers, "city", "bought"]).sum()
     columns = {n: frame[n].to_numpy() if n in numbers else frame[n].to_list() for n in frame}
     del frame
-    pl.DataFrame(columns).write_parquet(target, compression="zstd", compression_level=1)
+    pl.DataFrame(columns).write_parquet(target, compression="lz4")
     with target.open("rb") as stream:
         hashlib.file_digest(stream, "sha256")
 

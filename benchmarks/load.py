@@ -1,4 +1,4 @@
-"""A small HTTP load generator: ``python load.py PORT FILE CONNECTIONS SECONDS``.
+"""A small HTTP load generator: ``python load.py PORT FILE CONNECTIONS SECONDS [PATH TYPE]``.
 
 Each connection is kept alive and has one request in flight. Prints p50 and p99 in milliseconds
 and requests a second as JSON.
@@ -16,11 +16,18 @@ from pathlib import Path
 WARM_UP = 0.1
 
 
-def main(port: int, file: str, connections: int, seconds: float) -> None:
+def main(
+    port: int,
+    file: str,
+    connections: int,
+    seconds: float,
+    path: str = "/invocations",
+    kind: str = "text/csv",
+) -> None:
     """Run the load and print what was measured. Fails on any answer but 200."""
     body = Path(file).read_bytes()
-    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
-    request = head.encode() + b"Content-Type: text/csv\r\n\r\n" + body
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    request = head.encode() + f"Content-Type: {kind}\r\n\r\n".encode() + body
     waiting = selectors.DefaultSelector()
     for _ in range(connections):
         connection = socket.create_connection(("127.0.0.1", port))
@@ -57,4 +64,4 @@ def whole(answer: bytes) -> bool:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
+    main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), *sys.argv[5:])

@@ -71,18 +71,8 @@ async def invocations(request: Request):
 
 def main() -> None:
     """Print p50, p99 and requests/s of each, and the ratios that are promised, in a minute."""
-    import numpy as np
-    import xgboost as xgb
-
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(4000, FEATURES)).astype(np.float32)
-    y = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(np.float32)
-    booster = xgb.train(
-        {"objective": "binary:logistic", "max_depth": 6, "nthread": 2},
-        xgb.DMatrix(x, label=y),
-        num_boost_round=TREES,
-    )
-    model = bytes(booster.save_raw("ubj"))
+    x = samples()
+    model = model_bytes()
     lines = [",".join(f"{v:.6f}" for v in row).encode() for row in x[:MANY]]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -125,6 +115,27 @@ def main() -> None:
         f"{MANY_8}: processor time of predict alone to the server's",
         [one.limit_cpu / one.server_cpu for one in rounds],
     )
+
+
+def samples() -> Any:
+    """Rows of random numbers, float32, shape (4000, FEATURES); always the same."""
+    import numpy as np
+
+    return np.random.default_rng(0).normal(size=(4000, FEATURES)).astype(np.float32)
+
+
+def model_bytes() -> bytes:
+    """A model trained on them, as UBJ."""
+    import xgboost as xgb
+
+    x = samples()
+    y = x[:, 0] + x[:, 1] * x[:, 2] > 0
+    booster = xgb.train(
+        {"objective": "binary:logistic", "max_depth": 6, "nthread": 2},
+        xgb.DMatrix(x, label=y),
+        num_boost_round=TREES,
+    )
+    return bytes(booster.save_raw("ubj"))
 
 
 @dataclass
@@ -208,9 +219,12 @@ def _script(source: str, *arguments: str) -> Iterator[int]:
         process.wait()
 
 
-def _load(port: int, body: Path, connections: int) -> tuple[float, float, float]:
+def _load(
+    port: int, body: Path, connections: int, path: str = "/invocations", kind: str = "text/csv"
+) -> tuple[float, float, float]:
     """(p50 ms, p99 ms, requests/s), measured by a process of its own."""
     command = [sys.executable, str(HERE / "load.py"), str(port), str(body), str(connections)]
-    done = subprocess.run([*command, str(SECONDS)], capture_output=True, text=True, check=True)
+    command += [str(SECONDS), path, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     return told["p50"], told["p99"], told["rate"]

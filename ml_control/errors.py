@@ -87,3 +87,12 @@ class PlatformFailed(MlControlError):
 
 class Unknown(MlControlError):
     """We cannot tell what is true, so we halt and ask a person."""
+
+
+def error_from(told: dict[str, Any]) -> MlControlError:
+    """The error that ``to_dict`` told of; ``PlatformFailed`` for an unknown kind."""
+    kinds = {kind.__name__: kind for kind in MlControlError.__subclasses__()}
+    kind = kinds.get(str(told.get("kind")), PlatformFailed)
+    detail = {k: v for k, v in told.items() if k not in ("kind", "object", "reason", "next")}
+    object, reason, next = (str(told.get(part, "")) for part in ("object", "reason", "next"))
+    return kind(object, reason, next, **detail)

@@ -28,6 +28,8 @@ AREAS: tuple[Area, ...] = ("raw", "processed", "artifacts", "logs")
 _CHUNK = 4 * 1024 * 1024
 # Control characters, and the suffix that the store keeps for uploads that are not finished.
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f]|#\d+$")
+# Keys that the store gives to files of exactly their name: those are read without the store.
+_PLAIN = re.compile(r"[A-Za-z0-9._=/-]+")
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def _reading(key: str) -> Iterator[None]:
     """The store's errors of reading an object, as ours."""
     try:
         yield
-    except (NotFoundError, FileNotFoundError) as error:
+    except (NotFoundError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise Retryable(
             key, "is not in the lake", "restore it, or land the object again"
         ) from error
@@ -123,13 +125,26 @@ class Lake:
         """The bytes of an object. Raises ``Retryable`` when it is not there (yet)."""
         store, path = self._at(key)
         with _reading(key):
+            if (file := self._file(key)) is not None:
+                return file.read_bytes()
             return bytes(obstore.get(store, path).bytes())
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The bytes of an object in chunks of some megabytes. Raises as :meth:`get` does."""
         store, path = self._at(key)
         with _reading(key):
-            yield from obstore.get(store, path).stream(min_chunk_size=_CHUNK)
+            if (file := self._file(key)) is None:
+                for chunk in obstore.get(store, path).stream(min_chunk_size=_CHUNK):
+                    yield bytes(chunk)
+                return
+            with file.open("rb", buffering=0) as stream:
+                while chunk := stream.read(_CHUNK):
+                    yield chunk
+
+    def _file(self, key: str) -> Path | None:
+        """The file to read instead of asking the store, which takes several times as long."""
+        plain = self._root is not None and _PLAIN.fullmatch(key)
+        return self._root / key if self._root is not None and plain else None
 
     @contextmanager
     def local_file(self, key: str) -> Iterator[Path]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -305,9 +306,18 @@ class Endpoints(Protocol):
         ...
 
     def invoke(
-        self, name: str, body: bytes, content_type: str = "text/csv", accept: str = "text/csv"
+        self,
+        name: str,
+        body: bytes,
+        content_type: str = "text/csv",
+        accept: str = "text/csv",
+        archive: str = "",
     ) -> Reply:
-        """One request to the endpoint. Raises ``Retryable`` when it cannot be reached."""
+        """One request to the endpoint. Raises ``Retryable`` when it cannot be reached.
+
+        With the SHA-256 of an ``archive`` only a server of exactly these bytes is asked; while
+        another model serves under this name, ``Retryable`` is raised.
+        """
         ...
 
     def stop(self, name: str) -> None:
@@ -353,7 +363,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Joined:
     """An outcome beside its prediction. ``offset`` grows in the order of joining, without gaps
-    that fill later; ``first`` marks the first of its entity in the rollout.
+    that fill later; ``first`` marks the first of its entity in the rollout, of requests that were
+    assigned while the challenger had a share (outside of that nothing is compared).
     """
 
     offset: int
@@ -367,7 +378,7 @@ class Joined:
     served: str
     model_version: str
     label: str | None
-    score: float
+    score: float  # NaN when the answer had none
     outcome: Any
     predicted_at: float
     told_at: float
@@ -376,7 +387,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Counts of one arm of a rollout, or of one variant; kept as they happen, never rescanned."""
+    """Counts of one arm of a rollout, or of one variant; kept as they happen, never rescanned.
+
+    Entities are counted while the challenger has a share: who came before is new again then.
+    """
 
     entities: int = 0  # first exposures of entities
     expected: float = 0.0  # sum over all exposed entities, of both arms, of this arm's share
@@ -393,15 +407,71 @@ LATENCY_BOUNDS: tuple[float, ...] = tuple(
 )
 
 
+@dataclass(frozen=True)
+class Logged:
+    """A request with its place in the log. Places grow in the order of logging."""
+
+    offset: int
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class LogState:
+    """Where a pipeline's log stands."""
+
+    newest: int = 0  # no request has a later offset
+    joined: int = 0  # no joined outcome has a later offset
+    waiting: int = 0  # outcomes whose request has not come yet
+    expired: int = 0  # outcomes that were given up, for their request never came
+    unjoinable: int = 0  # outcomes that did not fit their request when it came, kept aside
+
+
 class PredictionLog(Protocol):
     """Every prediction and outcome: durable, joined by request id, counted as it is written."""
 
     def append(self, predictions: Sequence[Prediction], *, durable: bool = True) -> list[bool]:
         """Log answered requests; False where the request id is known already (nothing changes).
 
-        ``durable``: on disk when it returns, writers together in one commit; else within a second.
-        Raises ``Retryable`` when it cannot be written.
+        ``durable``: on disk when it returns, writers together in one commit; else within a second,
+        and what another process logs meanwhile under the same id is seen only then. Raises
+        ``Retryable`` when it cannot be written, ``Unknown`` when the log is damaged; a buffered
+        call also what kept earlier buffered requests from being written, once.
         """
+        ...
+
+    def submit(self, predictions: Sequence[Prediction]) -> Future[list[bool]]:
+        """A durable :meth:`append` that is awaited by the caller; also its errors come there."""
+        ...
+
+    def submit_outcomes(
+        self, pipeline: str, request_id: str, outcomes: Sequence[Outcome]
+    ) -> Future[list[str]]:
+        """A :meth:`tell` that is awaited by the caller; also its errors come there."""
+        ...
+
+    def after(self, pipeline: str, offset: int, limit: int) -> list[Logged]:
+        """Requests after an offset, in order."""
+        ...
+
+    def recent(self, pipeline: str, since: float) -> dict[str, Traffic]:
+        """Counts by assigned variant since a time (UTC seconds), to the minute; no entities."""
+        ...
+
+    def state(self, pipeline: str) -> LogState:
+        """Where the log of a pipeline stands."""
+        ...
+
+    def prune(self, pipeline: str, flushed: int, flushed_joined: int, keep: int) -> None:
+        """Drop what is no longer needed of what the lake has: requests up to ``flushed``, outcomes
+        up to ``flushed_joined``.
+
+        Captured records go but for the newest ``keep``; everything goes that is older than the
+        days that outcomes are joined. Outcomes that waited so long are given up and counted.
+        """
+        ...
+
+    def close(self) -> None:
+        """Write what is buffered; a later call opens it again."""
         ...
 
     def find(self, pipeline: str, request_id: str) -> Prediction | None:
@@ -429,8 +499,12 @@ class PredictionLog(Protocol):
         ...
 
     def count(self, pipeline: str, since: float) -> int:
-        """Requests logged since a time (UTC seconds), to the minute."""
+        """Requests logged since a time (UTC seconds), to the minute, within the days kept."""
         ...
+
+
+MAX_STREAM_BYTES = 1 << 20  # of a record, the smallest limit of the platforms
+MAX_STREAM_KEY = 256  # characters
 
 
 @dataclass(frozen=True)
@@ -440,29 +514,80 @@ class StreamRecord:
     pipeline: str
     key: str  # the entity
     data: bytes
-    sequence: int = 0  # place in its shard
-    at: float = 0.0
+    sequence: int = 0  # place in its shard; never given out twice
+    at: float = 0.0  # UTC seconds when it was put
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A record that nobody could process."""
+
+    record: StreamRecord
+    reason: str
+    tries: int
+    at: float  # UTC seconds when it was parked
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """Where the consumer of a stream stands."""
+
+    waiting: int = 0  # records neither settled nor parked
+    failing: int = 0  # of these, those that were tried in vain
+    parked: int = 0
+    checkpoint: int = 0  # every record up to this sequence number is settled or parked
+    oldest_at: float | None = None  # UTC seconds when the first waiting record was put
 
 
 class Stream(Protocol):
     """A durable stream: at least once, in the order of each key."""
 
     def put(self, records: Sequence[StreamRecord]) -> list[int]:
-        """Append records, on disk when it returns; gives their sequence numbers."""
+        """Append records, on disk when it returns; gives their sequence numbers.
+
+        Raises ``BadObject``, with nothing put, for a key that is empty or too long and for data
+        that is too large, ``PlatformFailed`` when the disk refuses.
+        """
+        ...
+
+    def exclusive(self, pipeline: str, patience: float = 0.0) -> AbstractContextManager[None]:
+        """Hold while reading and settling: one consumer at a time. Ends with its process.
+
+        Raises ``Conflict`` naming the holder when it is not free within ``patience`` seconds.
+        """
         ...
 
     def read(self, pipeline: str, limit: int) -> list[StreamRecord]:
-        """Up to ``limit`` records after the consumer's checkpoint, in order, and those again that
-        were reported as failed.
+        """Up to ``limit`` records that are neither settled nor parked, in order.
+
+        A failed one comes again when its wait is over; until then it and the later ones of its key
+        are left out. The same records are given again until they are settled.
         """
         ...
 
-    def settle(self, pipeline: str, done: Sequence[int], failed: Mapping[int, str]) -> None:
-        """Report a batch: ``done`` never comes again; ``failed`` comes again, with its reason kept,
-        until its tries are used up; then it is parked.
+    def settle(
+        self,
+        pipeline: str,
+        done: Collection[int],
+        failed: Mapping[int, str],
+        poison: Mapping[int, str] | None = None,
+    ) -> list[int]:
+        """Report records by sequence number; gives those that were parked.
+
+        ``done`` never come again. ``failed`` come again, each time later, until their tries are
+        used up; then they are parked. ``poison``, where trying again cannot help, is parked now.
+        What is not named comes again as if it had not been read. Twice is harmless.
         """
         ...
 
-    def parked(self, pipeline: str) -> list[tuple[StreamRecord, str]]:
-        """Records that nobody could process, with the reason."""
+    def parked(self, pipeline: str, limit: int = 1000) -> list[Parked]:
+        """The first records that nobody could process, in order, with the reason."""
+        ...
+
+    def replay(self, pipeline: str) -> int:
+        """Make parked records wait again, in their places and with new tries; gives how many."""
+        ...
+
+    def state(self, pipeline: str) -> StreamState:
+        """Where its consumer stands."""
         ...

@@ -53,6 +53,12 @@ class Settings(BaseModel):
         8080, ge=0, le=65535, description="Port of the gateway under 'up'; 0: any free one."
     )
     gateway_host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
+    gateway_timeout: float = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="An endpoint that has not answered the gateway for so many seconds failed.",
+    )
     gateway_keys: bool = Field(
         False, description="Reading and inference need a caller's key, not management alone."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from ml_control.settings import Settings, load_settings
 EXAMPLES = Path(__file__).parent.parent / "pipelines"
 START = "2024-01-01"
 TUMOURS = "tumours"
+os.environ.setdefault("ML_CONTROL_GATEWAY_PORT", "0")  # several homes are up at once
 VARIABLES = ("ML_CONTROL_HOME", "ML_CONTROL_PIPELINES", "DAGSTER_HOME", "DAGSTER_DISABLE_TELEMETRY")
 
 
@@ -176,6 +178,21 @@ def trained_template(tmp_path_factory: pytest.TempPathFactory, audited_template:
     """The same with a model that passed its gates and is deployed nowhere. Read only: copy it."""
     home = audited_template.copy_to(tmp_path_factory.mktemp("trained"))
     assert home.train().verdict.passed
+    home.platform.registry.tables.close()  # type: ignore[attr-defined]
+    return home
+
+
+@pytest.fixture(scope="session")
+def two_variants_template(tmp_path_factory: pytest.TempPathFactory, trained_template: Home) -> Home:
+    """The same with its model live on a, another one on b, and half the entities each.
+
+    Nothing runs. Read only: copy it.
+    """
+    from gateways import two_variants
+
+    home = trained_template.copy_to(tmp_path_factory.mktemp("variants"))
+    two_variants(home)
+    home.stop_endpoints()
     home.platform.registry.tables.close()  # type: ignore[attr-defined]
     return home
 

@@ -60,6 +60,7 @@ def _metadata(done: Trained, report: str) -> dict[str, Any]:
         "trees_rounds": model.best_iteration + 1,
         "container": model.container,
         "adopted": done.result.adopted,
+        "new": done.is_new,
         "report": dg.MetadataValue.path(report),
     }
     found |= {f"test_{name}": float(value) for name, value in verdict.metrics.items()}

@@ -34,8 +34,10 @@ def demo(app: App, keep_up: bool, port: int) -> None:
     """The whole story on real data: landing, proof, refusals, a killed daemon, a backfill."""
     from rich.console import Console
 
-    from ml_control.cli.acts import ACTS, Story
+    from ml_control.cli.acts import Story
     from ml_control.cli.observer import DemoFailed, Observer
+    from ml_control.cli.releases import configure
+    from ml_control.cli.story import ACTS
 
     console = Console()
     home = _fresh(app.settings.home / "demo")
@@ -47,6 +49,7 @@ def demo(app: App, keep_up: bool, port: int) -> None:
         # Begin with the story's first day, so that the UI shows how far the partitions are filled.
         text = file.read_text("utf-8")
         file.write_text(_START.sub(f'start: "{story.good_days[0]}"', text), "utf-8")
+    configure(pipelines)
     console.print(f"demo home: {home}")
     results: list[dict[str, object]] = []
     supervisor = None
@@ -111,7 +114,17 @@ def start_up(observer: Observer, port: int) -> subprocess.Popen[str]:
     log = observer.home / "up.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "ml_control", "up", "--port", str(port)],
+            [
+                sys.executable,
+                "-u",
+                "-m",
+                "ml_control",
+                "up",
+                "--port",
+                str(port),
+                "--gateway-port",
+                "0",
+            ],
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

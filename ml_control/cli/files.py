@@ -34,9 +34,13 @@ def init(folder: Path, source: Path, target: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def check(app: App, as_json: bool) -> None:
-    """Validate all pipeline files, offline. Exit status 1 if one is broken."""
+    """Validate all pipeline files, offline. Exit status 1 if one is broken.
+
+    Warns of experiments that cannot come to a decision at the rate that outcomes were logged at.
+    """
     from ml_control.services.expectations import validate_suite_deep
     from ml_control.services.pipelines import audit_columns
+    from ml_control.services.sample_size import too_few
     from ml_control.services.suites import refuse_undecidable
 
     folder = app.folder
@@ -56,10 +60,13 @@ def check(app: App, as_json: bool) -> None:
             "holds no pipeline",
             "make one with 'ml-control init', or name the folder with --pipelines",
         )
+    told = {name: too_few(app.settings, pipeline) for name, pipeline in folder.found.items()}
+    warnings = {name: why for name, why in sorted(told.items()) if why}
     if as_json:
         print_json(
             {
                 "ok": sorted(folder.found),
+                "warnings": warnings,
                 "broken": {name: refusal.to_dict() for name, refusal in folder.broken.items()},
             }
         )
@@ -70,6 +77,8 @@ def check(app: App, as_json: bool) -> None:
                 f"ok: {name}: {spec.source.format}, {spec.columns.task}, "
                 f"container {spec.training.container}"
             )
+        for name, why in warnings.items():
+            click.echo(f"warning: {name} rollout: {why}", err=True)
         for refusal in folder.broken.values():
             click.echo(f"error: {refusal.kind}: {refusal.object}: {refusal.reason}", err=True)
             click.echo(f"next: {refusal.next}", err=True)

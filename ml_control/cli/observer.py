@@ -54,6 +54,14 @@ query Tick($selector: SensorSelector!) {
   }
 }"""
 
+_RELOAD = """
+mutation Reload($location: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $location) {
+    __typename
+    ... on WorkspaceLocationEntry { loadStatus }
+  }
+}"""
+
 
 class DemoFailed(Exception):
     """An act did not come true."""
@@ -124,6 +132,16 @@ class Observer:
         expect("data" in body and body["data"], f"GraphQL refused: {body}")
         data: dict[str, Any] = body["data"]
         return data
+
+    @property
+    def gateway(self) -> str:
+        """Address of the gateway that ``up`` runs."""
+        return str(json.loads((self.home / "up.json").read_text("utf-8"))["gateway"])
+
+    def reload(self) -> None:
+        """Read the pipeline files again, as the button in the UI does."""
+        found = self.graphql(_RELOAD, {"location": LOCATION})["reloadRepositoryLocation"]
+        expect(found["__typename"] == "WorkspaceLocationEntry", f"not reloaded: {found}")
 
     def runs(self, job: str, *statuses: str) -> list[dict[str, Any]]:
         """Runs of a job as Dagster shows them."""

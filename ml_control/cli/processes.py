@@ -8,6 +8,7 @@ from contextlib import suppress
 import click
 
 from ml_control.cli.context import App
+from ml_control.cli.stalled import SensorWatch
 from ml_control.errors import MlControlError, Retryable
 
 _RETRY_SECONDS = 30.0  # a server that cannot start is not tried at every look
@@ -15,19 +16,24 @@ _RETRY_SECONDS = 30.0  # a server that cannot start is not tried at every look
 
 @click.command()
 @click.option("--port", default=3000, show_default=True, help="Port of the Dagster UI (0: any).")
+@click.option("--gateway-port", type=int, help="Port of the gateway, not the setting's (0: any).")
 @click.pass_obj
-def up(app: App, port: int) -> None:
-    """Dagster UI and daemon and the endpoint servers, in the foreground; Ctrl-C ends all."""
+def up(app: App, port: int, gateway_port: int | None) -> None:
+    """Dagster, the gateway and the endpoint servers, in the foreground; Ctrl-C ends all."""
     from ml_control.cli.supervisor import Supervisor, free_port
 
     for name in app.folder.found:
         (app.settings.landing / name).mkdir(parents=True, exist_ok=True)
     keeper = EndpointKeeper(app)
-    supervisor = Supervisor(app.settings, port or free_port(), click.echo, keeper.look)
+    asked = app.settings.gateway_port if gateway_port is None else gateway_port
+    supervisor = Supervisor(
+        app.settings, port or free_port(), asked or free_port(), click.echo, keeper.look
+    )
 
     def on_ready() -> None:
         keeper.look()
         click.echo(f"up: Dagster at {supervisor.ui}")
+        click.echo(f"up: gateway at {supervisor.gateway}")
         click.echo(f"drop files into {app.settings.landing}/<pipeline>/; Ctrl-C ends all")
 
     try:
@@ -45,6 +51,7 @@ class EndpointKeeper:
         self._said: dict[str, str] = {}
         self._not_before: dict[str, float] = {}
         self._unclaimed: set[str] = set()
+        self._sensors = SensorWatch(app)
 
     def look(self) -> None:
         """One look at every pipeline; a variant that is refused does not stop the others."""
@@ -75,6 +82,7 @@ class EndpointKeeper:
                 )
 
         self._look_for_unclaimed()
+        self._sensors.look()
 
     def _look_for_unclaimed(self) -> None:
         """Tell once of files in a landing folder that belongs to no pipeline."""

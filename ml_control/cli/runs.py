@@ -112,11 +112,30 @@ def train(app: App, instance: DagsterInstance, pipeline: Pipeline) -> None:
     job = app.definitions.resolve_job_def(f"{pipeline.name}__train")
     with rounds_shown():
         execute(job, instance)
-    registry = app.platform.registry
-    rollout = registry.rollouts.get(pipeline.name)
-    model = registry.models.get(pipeline.name, rollout.champion or "")
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in model.metrics.items())
-    click.echo(f"{pipeline.name}: model {model.version[:12]} is live on {rollout.live} ({metrics})")
+    _say_where_it_stands(app, pipeline)
+
+
+def _say_where_it_stands(app: App, pipeline: Pipeline) -> None:
+    """What is live, and what became of the newest model where that is another one."""
+    registry, name = app.platform.registry, pipeline.name
+    rollout, candidate = registry.rollouts.get(name), registry.models.candidate(name)
+    if rollout.champion is not None:
+        model = registry.models.get(name, rollout.champion)
+        metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in model.metrics.items())
+        click.echo(f"{name}: model {model.version[:12]} is live on {rollout.live} ({metrics})")
+    if candidate is None or candidate.version == rollout.champion:
+        return
+    from ml_control.services.rollout import look
+
+    entry = rollout.variants.get(rollout.challenger or "")
+    if entry is not None and entry.model_version == candidate.version:
+        click.echo(
+            f"{name}: model {candidate.version[:12]} is the challenger on {rollout.challenger}, "
+            f"{rollout.phase}, with {rollout.share:g} of the traffic"
+        )
+        return
+    _, decision = look(app.platform, pipeline)
+    click.echo(f"{name}: model {candidate.version[:12]} waits, because {decision.because}")
 
 
 def execute(job: JobDefinition, instance: DagsterInstance, partition: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""``up``: Dagster's processes and the endpoint servers, kept alive until told to stop."""
+"""``up``: Dagster, the gateway and the endpoint servers, kept alive until told to stop."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """Starts code server, webserver and daemon for a home, restarts what dies, ends them all."""
+    """Starts Dagster's processes and the gateway for a home, restarts what dies, ends them all."""
 
     settings: Settings
     ui_port: int
+    gateway_port: int
     say: Say
     revive: Callable[[], None]  # brings back endpoint servers that died
     children: list[Child] = field(default_factory=list)
@@ -69,6 +70,11 @@ class Supervisor:
     def ui(self) -> str:
         """Address of the Dagster UI."""
         return f"http://127.0.0.1:{self.ui_port}"
+
+    @property
+    def gateway(self) -> str:
+        """Address of the gateway, from this machine."""
+        return f"http://{reachable(self.settings.gateway_host)}:{self.gateway_port}"
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Run until SIGINT or SIGTERM. Raises ``Conflict`` when this home is up already."""
@@ -105,6 +111,11 @@ class Supervisor:
                 [python, "-m", "dagster._daemon", "run", "-w", str(workspace)],
                 logs / "daemon.log",
             ),
+            Child(
+                "gateway",
+                [python, "-m", "ml_control.gateway", "--port", str(self.gateway_port)],
+                logs / "gateway.log",
+            ),
         ]  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
@@ -115,6 +126,7 @@ class Supervisor:
             for child in self.children[1:]:
                 child.start()
             self._write_state(ready=False)
+            _wait_for(self._gateway_ready, self.children[3])
             _wait_for(self._web_ready, self.children[1])
             if on_ready is not None:
                 on_ready()
@@ -154,6 +166,11 @@ class Supervisor:
         except httpx.HTTPError:
             return False
 
+    def _gateway_ready(self) -> bool:
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
+        return answers(self.gateway)
+
     def _write_state(self, *, ready: bool) -> None:
         me = os.getpid()
         write_json(
@@ -162,6 +179,7 @@ class Supervisor:
                 "pid": me,
                 "started": identity(me),
                 "ui": self.ui,
+                "gateway": self.gateway,
                 "ready": ready,
                 "children": {
                     c.name: {"pid": c.pid, "started": c.started} for c in self.children if c.pid
@@ -180,14 +198,16 @@ class Supervisor:
                 f"is up already (process {state.get('pid')}, {state.get('ui')})",
                 "use it, or end it with 'ml-control down'",
             ) from error
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self.ui_port))
-            except OSError as error:
-                raise Conflict(
-                    f"port {self.ui_port}", "is in use", "name another with --port"
-                ) from error
+        ports = (self.ui_port, "--port"), (self.gateway_port, "--gateway-port")
+        for port, option in ports:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise Conflict(
+                        f"port {port}", "is in use", f"name another with {option}"
+                    ) from error
 
     def _end_left_over(self) -> None:
         """End what an ``up`` that was killed left running: a second daemon would launch twice."""
@@ -206,6 +226,23 @@ def running_state(settings: Settings) -> dict[str, Any] | None:
     if "pid" not in state or not alive(int(state["pid"]), float(state["started"])):
         return None
     return state
+
+
+def reachable(host: str) -> str:
+    """How a host that is listened on is reached from this machine, as part of an address."""
+    if host in ("", "0.0.0.0"):  # noqa: S104 - it is compared, not listened on
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def answers(gateway: str) -> bool:
+    """Whether a gateway answers at this address."""
+    try:
+        return httpx.get(f"{gateway}/healthz", timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def end_trees(roots: list[tuple[int, float]]) -> None:

@@ -1,8 +1,7 @@
-"""status, events, models, history, why: what is, what was, and why."""
+"""status, events, models: what is."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -11,7 +10,6 @@ import click
 from ml_control.cli.context import App
 from ml_control.cli.output import print_json, print_table, when
 from ml_control.core.records import EVENT_STATES
-from ml_control.errors import InvalidSpec
 
 _SHOWN = 5  # partitions that wait
 
@@ -185,82 +183,3 @@ def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
 
 def _watched(trial: dict[str, Any]) -> str:
     return f"{trial['watched'].removeprefix('validation-')}\n{trial['value']:.5f}"
-
-
-@click.command()
-@click.argument("pipeline")
-@click.option("--at", help="What was live at this UTC time (YYYY-MM-DD[THH:MM[:SS]]).")
-@click.option("--verify", "check", is_flag=True, help="Check the chain of hashes.")
-@as_json_option
-@click.pass_obj
-def history(app: App, pipeline: str, at: str | None, check: bool, as_json: bool) -> None:
-    """Every decision with its reason; what was live at a time."""
-    from ml_control.services import views
-
-    found = app.pipeline(pipeline)
-    if at is not None:
-        moment = _moment(at)
-        decision = views.live_at(app.platform, found, moment)
-        if as_json:
-            print_json({"at": moment, "live": decision.to_json() if decision else None})
-        elif decision is None:
-            click.echo(f"nothing was live at {when(moment)}")
-        else:
-            click.echo(
-                f"at {when(moment)} model {decision.subject} was live, "
-                f"since {when(decision.at)}, because {decision.because}"
-            )
-        return
-    seen = views.history(app.platform, found, verify=check)
-    if as_json:
-        print_json(seen)
-        return
-    print_table(
-        f"{pipeline}: history" + (f", {seen['verified']} hashes verified" if check else ""),
-        ["when (UTC)", "action", "model", "because", "by"],
-        [
-            [when(d["at"]), d["action"], d["subject"][:12], d["because"], d["actor"][:24]]
-            for d in seen["decisions"]
-        ],
-    )
-
-
-def _moment(text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidSpec(
-            f"--at {text}", "is no time", "write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS (UTC)"
-        ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-@click.command()
-@click.argument("pipeline")
-@as_json_option
-@click.pass_obj
-def why(app: App, pipeline: str, as_json: bool) -> None:
-    """The chain from objects to the live model."""
-    from ml_control.services.views import why as view
-
-    found = view(app.platform, app.pipeline(pipeline))
-    if as_json:
-        print_json(found)
-        return
-    if found["live"] is None:
-        click.echo(f"{pipeline}: nothing is live, because {found['because']}")
-        return
-    promoted, verdict = found["promoted"], found["verdict"]
-    click.echo(f"live: model {found['live']}")
-    if promoted:
-        click.echo(f"  promoted {when(promoted['at'])} UTC because {promoted['because']}")
-    if verdict:
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in verdict["metrics"].items())
-        click.echo(f"  verdict: {len(verdict['gates'])} gates passed; {metrics}")
-    click.echo(f"  trained by job {found['training_job']} in run {found['runs']['trained']}")
-    for part in found["partitions"]:
-        keys = part["objects"]
-        click.echo(
-            f"  on {part['partition']} (data {part['data_version'][:12]}): "
-            f"{part['rows']} rows from {len(keys)} objects, e.g. {keys[0] if keys else '-'}"
-        )

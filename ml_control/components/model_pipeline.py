@@ -1,4 +1,4 @@
-"""One YAML block becomes one pipeline: five assets, two jobs, two sensors."""
+"""One YAML block becomes one pipeline: five assets, three jobs, three sensors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import dagster as dg
 from pydantic import BaseModel
 
 from ml_control.assets.dataset import dataset_assets
-from ml_control.assets.deployment import deployment_assets
+from ml_control.assets.deployment import deployment_assets, rollout_job_name
 from ml_control.assets.model import model_asset
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import InvalidSpec
 from ml_control.resources.naming import asset_key, partitions_of
 from ml_control.sensors.arrivals import arrivals_sensor
 from ml_control.sensors.retraining import retraining_sensor
+from ml_control.sensors.rollout import rollout_sensor
 from ml_control.services.pipelines import assemble
 from ml_control.settings import load_settings
 from ml_control.spec import PipelineSpec
@@ -55,32 +56,39 @@ class ModelPipeline(dg.Component):
 
 def pipeline_defs(pipeline: Pipeline) -> dg.Definitions:
     """Assets, jobs and sensors of one pipeline; resources come from ``Platform``."""
-    ingest, train = f"{pipeline.name}__ingest", f"{pipeline.name}__train"
 
     def keys(*names: str) -> dg.AssetSelection:
         return dg.AssetSelection.assets(*(asset_key(pipeline, name) for name in names))
 
-    jobs = [
-        dg.define_asset_job(
-            ingest,
-            selection=keys("raw", "processed"),
-            partitions_def=partitions_of(pipeline),
-            executor_def=dg.in_process_executor,
-            description="Admit what landed, audit it, publish it.",
-        ),
-        dg.define_asset_job(
-            train,
-            selection=keys("model", "endpoint", "ab_config"),
-            executor_def=dg.in_process_executor,
-            description="Train on what is published, prove it, deploy only what passed.",
-        ),
-    ]
+    ingest = dg.define_asset_job(
+        f"{pipeline.name}__ingest",
+        selection=keys("raw", "processed"),
+        partitions_def=partitions_of(pipeline),
+        executor_def=dg.in_process_executor,
+        description="Admit what landed, audit it, publish it.",
+    )
+    train = dg.define_asset_job(
+        f"{pipeline.name}__train",
+        selection=keys("model", "endpoint", "ab_config"),
+        executor_def=dg.in_process_executor,
+        description="Train on what is published, prove it, deploy only what passed.",
+    )
+    rollout = dg.define_asset_job(
+        rollout_job_name(pipeline),
+        selection=keys("ab_config"),
+        executor_def=dg.in_process_executor,
+        description="Move the rollout on: replay, traffic, promotion, rollback, retirement.",
+    )
     return dg.Definitions(
         assets=[
             *dataset_assets(pipeline),
             model_asset(pipeline),
             *deployment_assets(pipeline),
         ],
-        jobs=jobs,
-        sensors=[arrivals_sensor(pipeline, ingest), retraining_sensor(pipeline, train)],
+        jobs=[ingest, train, rollout],
+        sensors=[
+            arrivals_sensor(pipeline, ingest.name),
+            retraining_sensor(pipeline, train.name),
+            rollout_sensor(pipeline, rollout, train),
+        ],
     )

@@ -81,7 +81,7 @@ def drift(
         ColumnDrift(
             name=name,
             psi=psi(now, before),
-            chance=_chance(len(now), rows, known, len(compared)),
+            chance=chance_of(len(now), rows, known, len(compared)),
         )
         for name, now, before in compared
     ]
@@ -103,7 +103,7 @@ def psi(now: Sequence[float] | NDArray[np.float64], before: Sequence[float]) -> 
     return index
 
 
-def _chance(bins: int, rows: int, known: int, columns: int) -> float:
+def chance_of(bins: int, rows: float, known: float, columns: int) -> float:
     """What one column's index stays below without drift, so that all of them together do."""
     freedom = max(1, bins - 1)
     quantile = NormalDist().inv_cdf(1 - _FALSE_ALARMS / max(1, columns))
@@ -137,16 +137,16 @@ def _numbers(
     # The first and the last bin are open: beyond all that was known is in them.
     places = np.searchsorted(edges[1:-1], kept, side="right")
     now = np.bincount(places, minlength=len(before)).astype(np.float64)
-    starts = _coarse(before)
+    starts = coarse(before)
     return (
         [*map(float, np.add.reduceat(now, starts)), unseen[0]],
         [*map(float, np.add.reduceat(before, starts)), unseen[1]],
     )
 
 
-def _coarse(counts: NDArray[np.float64]) -> list[int]:
+def coarse(counts: Sequence[float] | NDArray[np.float64]) -> list[int]:
     """Where bins begin when neighbours are joined until each has about a tenth of the rows."""
-    enough = _BIN_SHARE * float(counts.sum())
+    enough = _BIN_SHARE * float(sum(counts))
     starts, held = [0], 0.0
     for place, count in enumerate(counts):
         # A heavy value stays apart from the tail that comes before it.
@@ -164,12 +164,17 @@ def _categories(series: pl.Series, summary: Mapping[str, Any]) -> tuple[list[flo
     import polars as pl
 
     levels, total = summary["levels"], summary["count"]
-    named = sorted(levels, key=lambda level: (-levels[level], level))[:_MOST_LEVELS]
-    least = max(_LEVEL_ROWS, _LEVEL_SHARE * total)
-    named = [level for level in named if levels[level] >= least]
+    named = frequent(levels, total)
     counts = series.cast(pl.String).alias("level").to_frame().group_by("level").len()
     now = dict(zip(counts["level"].to_list(), counts["len"].to_list(), strict=True))
     missing = float(now.pop(None, 0))
     found, before = [float(now.get(level, 0)) for level in named], [float(levels[x]) for x in named]
     found += [sum(now.values()) - sum(found), missing]
     return found, [*before, total - sum(before), float(summary["missing"])]
+
+
+def frequent(levels: Mapping[str, float], total: float) -> list[str]:
+    """The levels that are compared on their own, the most frequent first."""
+    named = sorted(levels, key=lambda level: (-levels[level], level))[:_MOST_LEVELS]
+    least = max(_LEVEL_ROWS, _LEVEL_SHARE * total)
+    return [level for level in named if levels[level] >= least]

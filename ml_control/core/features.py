@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from ml_control.core.digests import digest_of
-from ml_control.core.kinds import CategoryFeature, ImageFeature, NumberFeature
+from ml_control.core.kinds import CategoryFeature, ImageFeature, NumberFeature, PlainNumbers
 from ml_control.core.records import Record
 from ml_control.core.rows import csv_lines, csv_row
 from ml_control.core.tabular import refuse_unknown_keys
@@ -109,6 +109,8 @@ class FeatureSpec(Record):
         ``{"image": <base64 of PNG or JPEG>}`` or ``{"pixels": [...]}`` (0..255, flat or
         nested). Raises ``BadObject`` with ``column`` for an unknown key or a wrong value.
         """
+        if self._plain is not None and (numbers := self._plain.cells(record)) is not None:
+            return numbers
         first = self.features[0]
         if isinstance(first, ImageFeature):
             return first.samples(record)
@@ -122,6 +124,12 @@ class FeatureSpec(Record):
             except ValueError as error:
                 raise BadObject("record", f"{feature.name}: {error}", column=feature.name) from None
         return values
+
+    @cached_property
+    def _plain(self) -> PlainNumbers | None:
+        """A shorter way for the records of a spec that has nothing but numbers."""
+        numbers = [item for item in self.features if isinstance(item, NumberFeature)]
+        return PlainNumbers(numbers) if 1 < len(numbers) == len(self.features) else None
 
     @cached_property
     def _names(self) -> dict[str, None]:

@@ -5,9 +5,11 @@ Both ways follow one rule, which :class:`ml_control.core.features.FeatureSpec` s
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from ml_control.core.records import Record
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NAN = float("nan")
+_INFINITE = float("inf")
+_PLAIN = frozenset({float, int})
 
 
 class NumberFeature(Record):
@@ -61,6 +65,39 @@ class NumberFeature(Record):
         if self.max is not None and number > self.max:
             return (_NAN,)
         return (_narrow(number),)
+
+
+class PlainNumbers:
+    """All number features of a record at once, where it has exactly them and no value is odd."""
+
+    def __init__(self, features: Sequence[NumberFeature]) -> None:
+        self._count = len(features)
+        self._values = itemgetter(*(feature.name for feature in features))
+        self._single = struct.Struct(f"<{len(features)}f")
+        self._bounds: list[tuple[float, float]] = [
+            (-_INFINITE if f.min is None else f.min, _INFINITE if f.max is None else f.max)
+            for f in features
+        ]
+        self._bounded = any(f.min is not None or f.max is not None for f in features)
+
+    def cells(self, record: Mapping[str, Any]) -> list[float] | None:
+        """What the features' own cells are; None for a record that they must be asked about."""
+        if len(record) != self._count:
+            return None
+        try:
+            values = self._values(record)
+            # A sum is finite only if every part is; the types keep texts, None and booleans out.
+            if not (set(map(type, values)) <= _PLAIN and math.isfinite(sum(values))):
+                return None
+            narrow = self._single.unpack(self._single.pack(*values))
+        except (KeyError, OverflowError):
+            return None
+        if not self._bounded:
+            return list(narrow)
+        return [
+            single if low <= value <= high else _NAN
+            for value, single, (low, high) in zip(values, narrow, self._bounds, strict=True)
+        ]
 
 
 class CategoryFeature(Record):

@@ -72,25 +72,28 @@ class Lines:
     def take(self) -> bytes:
         """The next whole lines, about *size* bytes; ``b""`` at the end."""
         parts, total = [self._rest], len(self._rest)
-        cut = -1
         while True:
             if total >= self._size:
-                block = b"".join(parts)
-                parts = [block]
-                cut = _line_end(block)
-                if cut > 0:
+                # Nearly always the last chunk has a line end, and all is copied just once.
+                cut = parts[-1].rfind(b"\n") + 1
+                if not cut:
+                    parts = [b"".join(parts)]
+                    cut = _line_end(parts[0])
+                if cut:
                     break
                 if total > MAX_LINE:
                     raise self._too_long()
             chunk = next(self._chunks, None)
             if chunk is None:
-                block, cut = b"".join(parts), total
+                cut = len(parts[-1])
                 break
             parts.append(bytes(chunk))
             total += len(chunk)
-        self._rest = block[cut:]
-        self.offset += cut
-        return block[:cut]
+        *before, last = parts
+        block = b"".join([*before, memoryview(last)[:cut]]) if before else last[:cut]
+        self._rest = last[cut:]
+        self.offset += len(block)
+        return block
 
     def give_back(self, lines: bytes) -> None:
         """Undo the taking of the last lines of a block."""

@@ -7,21 +7,14 @@ other records refer to this one.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ml_control.core.digests import digest_of, sha256
 
 EventState = Literal["pending", "claimed", "done", "quarantined", "superseded", "parked"]
-EVENT_STATES: tuple[EventState, ...] = (
-    "pending",
-    "claimed",
-    "done",
-    "quarantined",
-    "superseded",
-    "parked",
-)
+EVENT_STATES: tuple[EventState, ...] = get_args(EventState)
 VariantName = Literal["a", "b"]
 VARIANTS: tuple[VariantName, VariantName] = ("a", "b")
 
@@ -283,16 +276,38 @@ class Verdict(Record):
         return [gate.name for gate in self.gates if not gate.passed]
 
 
+TriggerKind = Literal[
+    "rows", "schedule", "partition drift", "live drift", "prediction drift", "quality"
+]
+
+
+class Trigger(Record):
+    """Something that asks for a training, until it is over. ``answering`` is the number of the
+    training that began last while it held; once that was judged it is ``trained`` and asks no more.
+    """
+
+    kind: TriggerKind
+    subject: str = ""  # what it is about: of the same kind with another subject is another one
+    value: float = 0.0  # when it was seen first, or was last trained on
+    at: float = 0.0  # when it was seen first
+    answering: int = 0
+    trained: bool = False
+
+
 class TrainingState(Record):
-    """The last dataset that training was asked for, and how that ended."""
+    """The last training that was asked for, how it ended, and what asks for the next one."""
 
     pipeline: str
     dataset: str | None = None
     attempt: int = 0
     outcome: Literal["requested", "passed", "refused", "failed"] | None = None
     reason: str = ""
-    at: float = 0.0
-    run: str | None = None
+    at: float = 0.0  # of the outcome
+    run: str | None = None  # None while it was asked for and did not begin
+    number: int = 0  # trainings that began
+    began: float = 0.0  # when the last one began
+    asked: tuple[float, ...] = ()  # when trainings were asked for, within the last day
+    triggers: tuple[Trigger, ...] = ()
 
 
 class Lease(Record):
@@ -340,6 +355,8 @@ class Rollout(Record):
     losing_since: dict[str, float] = Field(default_factory=dict)  # variants kept for a rollback
     previous: Variant | None = None  # what was champion before, also after it was retired
     rolled_back: tuple[str, ...] = ()  # model versions that lost live: never promoted again
+    set_aside: tuple[str, ...] = ()  # versions judged without a result: only a person promotes them
+    ended: Literal["", "promoted", "rolled_back", "kept"] = ""  # how the rollout of this id ended
     halted_because: str = ""
     paused: bool = False  # a person stopped every automatic step
     updated_at: float = 0.0

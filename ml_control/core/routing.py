@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import repeat
 
 from xxhash import xxh3_64_intdigest
 
@@ -36,9 +35,8 @@ def to_challenger(rollout_id: str, entity_id: str, share: float) -> bool:
 
 def all_to_challenger(rollout_id: str, entity_ids: Sequence[str], share: float) -> list[bool]:
     """:func:`to_challenger` of many entities at once."""
-    bound = threshold(share)
-    hashes = map(xxh3_64_intdigest, map(str.encode, entity_ids), repeat(seed_of(rollout_id)))
-    return list(map(bound.__gt__, hashes))
+    bound, seed = threshold(share), seed_of(rollout_id)
+    return [xxh3_64_intdigest(entity.encode(), seed) < bound for entity in entity_ids]
 
 
 def threshold(share: float) -> int:

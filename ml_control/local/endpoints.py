@@ -45,7 +45,8 @@ class LocalEndpoints:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        self._targets: dict[str, tuple[str, str]] = {}  # name -> (url, instance), as last seen
+        # name -> (url, instance, digest of its archive), as last seen
+        self._targets: dict[str, tuple[str, str, str]] = {}
 
     def deploy(
         self,
@@ -138,9 +139,15 @@ class LocalEndpoints:
         return EndpointState(name, "Failed", "", version, f"{reason}; its log ends: {log}", detail)
 
     def invoke(
-        self, name: str, body: bytes, content_type: str = "text/csv", accept: str = "text/csv"
+        self,
+        name: str,
+        body: bytes,
+        content_type: str = "text/csv",
+        accept: str = "text/csv",
+        archive: str = "",
     ) -> Reply:
-        """One request. An answer from anything but the current deployment is not taken.
+        """One request. An answer from anything but the current deployment is not taken, nor, with
+        ``archive``, from one of other bytes.
 
         Raises ``Retryable`` when the endpoint is not there or does not answer.
         """
@@ -151,7 +158,12 @@ class LocalEndpoints:
             target = self._targets.get(name) or self._look_up(name)
             if target is None:
                 break
-            url, instance = target
+            url, instance, serves = target
+            if archive and archive != serves:
+                reason = "serves another model than the one asked for"
+                self._targets.pop(name, None)
+                time.sleep(0.05 * attempt)
+                continue
             try:
                 response = self._client.post(
                     f"{url}/invocations",
@@ -235,8 +247,8 @@ class LocalEndpoints:
             )
         return self._root / name
 
-    def _look_up(self, name: str) -> tuple[str, str] | None:
-        """(url, instance) of the server that ``current.json`` names, if its process runs."""
+    def _look_up(self, name: str) -> tuple[str, str, str] | None:
+        """(url, instance, digest of its archive) of what ``current.json`` names, if it runs."""
         folder = self._folder(name)
         current = read_json(folder / "current.json")
         if current is None or current.get("stopped"):
@@ -244,7 +256,11 @@ class LocalEndpoints:
         server = _server(folder / str(current["instance"]))
         if server is None:
             return None
-        self._targets[name] = (_url(server), str(current["instance"]))
+        self._targets[name] = (
+            _url(server),
+            str(current["instance"]),
+            str(current["archive_sha256"]),
+        )
         return self._targets[name]
 
     def _start(self, home: Path, container: str, timeout: float) -> None:

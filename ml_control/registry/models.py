@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_control.core.records import ModelVersion, TrainingState, Verdict
@@ -89,6 +89,41 @@ class Models:
         item = Item(f"training#{state.pipeline}", "state", state.to_json())
         put = Put(_LEDGER, item, None)
         self._tables.transact([fence, put] if fence else [put])
+
+    def move_training(self, before: TrainingState, after: TrainingState) -> bool:
+        """Replace a state by another one; False when it is not that one any more."""
+        item = self._tables.get(_LEDGER, f"training#{before.pipeline}", "state")
+        now = TrainingState.model_validate(item.body) if item else None
+        if (now or TrainingState(pipeline=before.pipeline)) != before:
+            return False
+        fresh = Item(f"training#{after.pipeline}", "state", after.to_json())
+        try:
+            self._tables.transact([Put(_LEDGER, fresh, item.version if item else 0)])
+        except Conflict:
+            return False
+        return True
+
+    def change_training(
+        self, pipeline: str, change: Callable[[TrainingState], TrainingState], fence: Check
+    ) -> TrainingState:
+        """Apply a change to the state as it is now, while the lease is ours (else ``Conflict``).
+
+        What someone else wrote in between is read and the change applied anew.
+        """
+        while True:
+            item = self._tables.get(_LEDGER, f"training#{pipeline}", "state")
+            before = TrainingState.model_validate(item.body) if item else None
+            after = change(before or TrainingState(pipeline=pipeline))
+            expected = item.version if item else 0
+            fresh = Item(f"training#{pipeline}", "state", after.to_json())
+            try:
+                self._tables.transact([fence, Put(_LEDGER, fresh, expected)])
+            except Conflict:
+                now = self._tables.get(_LEDGER, f"training#{pipeline}", "state")
+                if (now.version if now else 0) != expected:
+                    continue
+                raise
+            return after
 
     def record_trial(self, pipeline: str, job: str, trial: Mapping[str, Any]) -> None:
         """Keep what a training job logged; the same job replaces its own record."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_control.core.records import Rollout
 from ml_control.errors import Conflict
@@ -11,6 +12,7 @@ from ml_control.registry.history import History
 
 _TABLE: Table = "ab-test-config"
 _SK = "rollout"
+_TOLD = ("weights", "variants", "version", "strategy", "state", "phase", "challenger")
 
 
 class Rollouts:
@@ -37,11 +39,18 @@ class Rollouts:
         action: str,
         because: str,
         actor: str,
+        details: Mapping[str, Any] | None = None,
     ) -> Rollout:
-        """Replace ``before`` by ``after``; ``Conflict`` if it moved or the lease was lost."""
+        """Replace ``before`` by ``after``; ``Conflict`` if it moved or the lease was lost.
+
+        The decision's subject is the champion after it; ``details`` are added to the record's own.
+        It holds the whole record, so that history alone tells what was live when.
+        """
         fresh = after.model_copy(
             update={"version": before.version + 1, "updated_at": self._clock()}
         )
+
+        body = fresh.to_json()
 
         def writes() -> list[Put | Check]:
             if self.get(before.pipeline).version != before.version:
@@ -50,7 +59,7 @@ class Rollouts:
                     "it was changed by someone else meanwhile",
                     "read it again and decide anew",
                 )
-            item = Item(before.pipeline, _SK, fresh.to_json())
+            item = Item(before.pipeline, _SK, body)
             return [fence, Put(_TABLE, item, before.version)]
 
         self._history.append(
@@ -59,7 +68,12 @@ class Rollouts:
             fresh.champion or "",
             because,
             actor=actor,
-            details={"weights": fresh.weights, "variants": fresh.to_json()["variants"]},
+            details={
+                **{name: body[name] for name in _TOLD},
+                "rollout": fresh.id,
+                "record": body,
+                **(details or {}),
+            },
             writes=writes,
         )
         return fresh

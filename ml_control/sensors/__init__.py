@@ -1,1 +1,1 @@
-"""What starts runs: arrivals, and retraining."""
+"""What starts runs: arrivals, retraining, and rollouts."""

@@ -24,7 +24,11 @@ _OPEN = [
 ]
 STARTUP_SECONDS = 60.0
 LAUNCH_SECONDS = 300.0  # a run that has not reported its start, or its end after a cancel
-_ASSETS_OF_JOB = {"ingest": ("raw", "processed"), "train": ("model", "endpoint", "ab_config")}
+_ASSETS_OF_JOB = {
+    "ingest": ("raw", "processed"),
+    "train": ("model", "endpoint", "ab_config"),
+    "rollout": ("ab_config",),
+}
 
 
 @dataclass
@@ -41,8 +45,9 @@ def in_flight(
     pipeline: str,
     assets: set[str],
     partitions: dg.PartitionsDefinition[str] | None = None,
+    job: str = "",
 ) -> InFlight:
-    """Runs that touch any of these assets of the pipeline and are alive.
+    """Runs that touch any of these assets of the pipeline and are alive; of one job, if named.
 
     A run whose process was killed keeps its status in Dagster for ever; it holds no lease, so
     after an allowance it is reported as failed and no longer counted.
@@ -51,7 +56,7 @@ def in_flight(
     keys = {dg.AssetKey([pipeline, name]) for name in assets}
     for record in instance.get_run_records(RunsFilter(statuses=_OPEN)):
         run = record.dagster_run
-        if not keys & _touched(run):
+        if (job and run.job_name != job) or not keys & _touched(run):
             continue
         if _gone(platform, pipeline, run, record.update_timestamp.timestamp()):
             instance.report_run_failed(

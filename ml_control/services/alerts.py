@@ -11,6 +11,7 @@ from ml_control.platform import Platform
 from ml_control.registry.alerts import Raised
 
 _logger = logging.getLogger("ml_control")
+GATE_REFUSED, STALLED, HALT = "gate-refused", "stalled-sensor", "halt"
 NEVER_BEGAN = 5  # requests without a run that began, after which a person is told
 
 
@@ -43,6 +44,44 @@ def alert_refused(platform: Platform, pipeline: str, partition: str, audit: Audi
     )
 
 
+def alert_stalled(platform: Platform, pipeline: str, sensor: str, seconds: float) -> bool:
+    """A sensor has not ticked for so long: what it starts does not start until it does."""
+    return raise_alert(
+        platform,
+        pipeline,
+        STALLED,
+        sensor,
+        f"has not ticked for {seconds:.0f} s, though 'ml-control up' runs",
+        "see the sensor's ticks in Dagster, and daemon.log and code.log in the home's logs/",
+    )
+
+
+def clear_alert(platform: Platform, pipeline: str, kind: str, subject: str) -> None:
+    """This one trouble is over."""
+    for alert in platform.registry.alerts.open(pipeline):
+        if alert.key == f"{kind}#{subject}":
+            platform.registry.alerts.clear(alert)
+
+
+def _notice(platform: Platform, pipeline: str) -> None:
+    """Raise what can be seen from the records alone, however the process that wrote them ended."""
+    models = platform.registry.models
+    candidate = models.candidate(pipeline)
+    verdicts = models.verdicts(pipeline, candidate.version) if candidate else []
+    if candidate is None or not verdicts or verdicts[0].passed:
+        return
+    newest = verdicts[0]
+    reasons = "; ".join(f"{gate.name}: {gate.reason}" for gate in newest.gates if not gate.passed)
+    raise_alert(
+        platform,
+        pipeline,
+        GATE_REFUSED,
+        f"model {candidate.version}",
+        f"was trained and is not deployed: {reasons}",
+        f"see 'ml-control why {pipeline} --version {candidate.version[:12]}' and its report",
+    )
+
+
 def unclaimed(platform: Platform, pipelines: Collection[str]) -> list[BadObject]:
     """What lies in landing folders that belong to no pipeline, such as a renamed one's."""
     return [
@@ -69,6 +108,7 @@ def attend(platform: Platform, pipeline: str) -> int:
     What cannot be delivered now is tried again at a later tick; it never breaks this one.
     """
     book, now = platform.registry.alerts, platform.registry.clock()
+    _notice(platform, pipeline)
     for alert in book.open(pipeline):
         lasts = _LASTS.get(alert.kind)
         if lasts is not None and not lasts(platform, alert):
@@ -115,10 +155,42 @@ def _still_refused(platform: Platform, alert: Raised) -> bool:
     return refused is not None and refused.data_digest.startswith(digest)
 
 
+def _still_gate_refused(platform: Platform, alert: Raised) -> bool:
+    """The newest model is still the one that was refused, and no later verdict let it pass."""
+    models = platform.registry.models
+    candidate = models.candidate(alert.pipeline)
+    if candidate is None or _subject(alert) != f"model {candidate.version}":
+        return False
+    verdicts = models.verdicts(alert.pipeline, candidate.version)
+    return bool(verdicts) and not verdicts[0].passed
+
+
+def _still_stopped(platform: Platform, alert: Raised) -> bool:
+    """The endpoint still holds the model that nobody can tell to be proven."""
+    endpoint, _, version = _subject(alert).partition(" ")
+    if platform.endpoints.describe(endpoint).model_version != version:
+        return False
+    return not any(v.passed for v in platform.registry.models.verdicts(alert.pipeline, version))
+
+
+def _still_halted(platform: Platform, alert: Raised) -> bool:
+    rollout = platform.registry.rollouts.get(alert.pipeline)
+    return rollout.state == "halted" and _subject(alert) == f"rollout {rollout.id}"
+
+
+def _still_rolled_back(platform: Platform, alert: Raised) -> bool:
+    rollout = platform.registry.rollouts.get(alert.pipeline)
+    return rollout.ended == "rolled_back" and _subject(alert) == f"rollout {rollout.id}"
+
+
 # Kinds that are not here are cleared by whoever raises them.
 _LASTS: dict[str, Callable[[Platform, Raised], bool]] = {
     "parked": _still_parked,
     "given-up": _still_given_up,
     "not-beginning": _still_not_beginning,
     "refused": _still_refused,
+    GATE_REFUSED: _still_gate_refused,
+    HALT: _still_stopped,
+    "rollout-halted": _still_halted,
+    "rolled-back": _still_rolled_back,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
+from ml_control.core.ahead import one_ahead
 from ml_control.core.digests import canonical
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import (
@@ -281,8 +282,7 @@ def _examine(
     profiler = Profiler(pipeline.spec)
     auditor = Auditor(pipeline.spec, pipeline.suite, drift_reference(platform, pipeline))
     splits = dict.fromkeys(("train", "validation", "test"), 0)
-    for file in files:
-        frame = read_part(platform.lake, file)
+    for frame in one_ahead(read_part(platform.lake, file) for file in files):
         profiler.add(frame)
         auditor.add(frame)
         for name, count in frame["split"].value_counts().iter_rows():

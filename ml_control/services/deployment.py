@@ -1,23 +1,49 @@
-"""endpoint and ab_config: a proven model on the idle variant, then all traffic to it."""
+"""endpoint and ab_config: a proven model on the idle variant, then its rollout begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import VARIANTS, Lease, Rollout, Variant
+from ml_control.core.records import Lease, Rollout, Variant
+from ml_control.core.rollout import (
+    Action,
+    apply,
+    champion_variant,
+    idle_variant,
+    variant_of,
+)
+from ml_control.core.rollout.policy import released
 from ml_control.core.tolerance import allowed, scale_of
 from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed, Retryable
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
+from ml_control.services.approvals import require_consent
 from ml_control.services.gatekeeper import Proven, require_once_proven, require_proven
-from ml_control.services.reconcile import STAGE, halt_unproven, require_known
+from ml_control.services.reconcile import STAGE as STAGE  # noqa: PLC0414 - found here too
 from ml_control.services.reconcile import endpoint_name as endpoint_name  # noqa: PLC0414 - found here too
+from ml_control.services.reconcile import halt_unproven, require_known
 
 START_SECONDS = 120.0
 Say = Callable[[str], None]
+# What history calls each change of the Rollout; the others are called by their own name.
+DONE = {
+    "deploy": "deployed",
+    "start": "started",
+    "share": "traffic",
+    "promote": "promoted",
+    "revert": "rolled_back",
+    "roll_back": "rolled_back",
+    "keep": "kept",
+    "release": "released",
+    "retire": "retired",
+    "halt": "halted",
+    "pause": "paused",
+    "resume": "resumed",
+    "rebase": "rebased",
+}
 
 
 @dataclass(frozen=True)
@@ -37,88 +63,140 @@ def deploy(
     """Put a proven model on the idle variant and make it answer its golden records live.
 
     The version is the candidate's unless named. Traffic does not move. Raises ``NotProven`` or
-    ``Conflict`` before anything is started (see :func:`require_proven`), ``PlatformFailed`` when
-    the server does not come up or answers differently from training; the other variant serves on.
+    ``Conflict`` before anything is started (see :func:`require_proven`), also when a person has to
+    approve it first or another model's rollout is in progress (``waits`` says that its turn will
+    come), ``PlatformFailed`` when the server does not come up or answers differently from
+    training; the other variant serves on.
     """
     registry = platform.registry
+    version = version or candidate_of(platform, pipeline)
+    rollout = registry.rollouts.get(pipeline.name)
+    if rollout.state != "idle":  # told without the lease, which its job may hold now
+        require_turn(platform, pipeline, rollout, require_proven(platform, pipeline, version))
     with registry.leases.hold(pipeline.name, STAGE, run) as lease:
-        version = version or _candidate(platform, pipeline)
         proven = require_proven(platform, pipeline, version)
         rollout = registry.rollouts.get(pipeline.name)
-        holder = _variant_of(rollout, version)
-        variant = holder or _idle(rollout)
-        name = endpoint_name(pipeline, variant)
+        require_turn(platform, pipeline, rollout, proven)
+        holder = variant_of(rollout, version)
+        variant = holder or idle_variant(rollout)
         has = "has this model already" if holder else f"starts with model {version[:12]}"
         say(f"variant {variant} {has}")
-        state = _serve(platform, name, proven, lease)
-        rows = answer_golden(platform, name, proven)
+        if holder is not None:
+            state, rows = serve(platform, pipeline, variant, proven, lease)
+            return Deployed(variant, state, proven, rows, changed=False)
+        if variant in rollout.losing_since:
+            because = released(rollout, variant, version)
+            rollout = write(
+                platform, rollout, Action("release", because, rollout.id, variant,
+                                          rollout.variants[variant].model_version), lease, run
+            )  # fmt: skip
+        state, rows = serve(platform, pipeline, variant, proven, lease)
         say(f"{state.url} answered {rows} golden records as in training")
-        if holder is None:
-            fresh = Variant(
-                endpoint=name,
-                model_version=version,
-                verdict=proven.verdict.key,
-                proven_live_at=registry.clock(),
-            )
-            after = rollout.model_copy(
-                update={
-                    "variants": {**rollout.variants, variant: fresh},
-                    "weights": {**rollout.weights, variant: 0.0},
-                }
-            )
-            registry.rollouts.write(
-                rollout,
-                after,
-                registry.leases.fence(lease),
-                action="deployed",
-                because=f"variant {variant} answered its golden records live",
-                actor=run,
-            )
-        return Deployed(variant, state, proven, rows, changed=holder is None)
+        name_it(platform, rollout, variant, state, proven, lease, run)
+        return Deployed(variant, state, proven, rows, changed=True)
+
+
+def require_turn(platform: Platform, pipeline: Pipeline, rollout: Rollout, proven: Proven) -> None:
+    """Raise ``NotProven`` or ``Conflict`` when a proven model may not be put up, or not yet."""
+    version = proven.model.version
+    name = f"{pipeline.name} model {version[:12]}"
+    if version == rollout.champion:
+        return
+    if version in rollout.rolled_back:
+        raise NotProven(
+            name,
+            "it lost live and was rolled back",
+            f"train another model: 'ml-control run {pipeline.name}' once there is new data",
+        )
+    require_consent(platform, pipeline, version, proven.verdict)
+    if rollout.state != "idle" and variant_of(rollout, version) is None:
+        raise Conflict(
+            name,
+            f"rollout {rollout.id} is in progress; it waits for its end and is then gated again",
+            f"wait, or end it with 'ml-control rollback {pipeline.name}'",
+            rollout=rollout.id,
+            waits=True,
+        )
+
+
+def name_it(
+    platform: Platform,
+    rollout: Rollout,
+    variant: str,
+    state: EndpointState,
+    proven: Proven,
+    lease: Lease,
+    actor: str,
+) -> Rollout:
+    """Name a model on a variant, once it serves there and answered its golden records."""
+    version = proven.model.version
+    entry = Variant(
+        endpoint=state.name,
+        model_version=version,
+        verdict=proven.verdict.key,
+        proven_live_at=platform.registry.clock(),
+    )
+    because = f"variant {variant} answered its golden records live"
+    action = Action("deploy", because, rollout.id, variant, version)
+    return write(platform, rollout, action, lease, actor, entry=entry)
+
+
+def write(
+    platform: Platform,
+    rollout: Rollout,
+    action: Action,
+    lease: Lease,
+    actor: str,
+    *,
+    entry: Variant | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Rollout:
+    """What an action makes of the Rollout, in one write under the lease, with its decision."""
+    registry = platform.registry
+    after = apply(rollout, action, registry.clock(), entry)
+    if after is rollout:
+        return rollout
+    more = {"model": action.version, "variant": action.variant} if action.variant else {}
+    return registry.rollouts.write(
+        rollout,
+        after,
+        registry.leases.fence(lease),
+        action=DONE.get(action.kind, action.kind),
+        because=action.because,
+        actor=actor,
+        details={**more, **(details or {})},
+    )
 
 
 def route(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Rollout:
-    """Give all traffic to the variant that serves the candidate.
+    """Begin the rollout of the variant that serves the candidate, by the pipeline's strategy.
 
-    Asks the verdict anew, and the endpoint its golden records, so that materialising this step
-    by hand cannot route to anything unproven. Raises ``NotProven``, ``Conflict``,
-    ``PlatformFailed``; the routing before it stands.
+    The first model of a pipeline takes all traffic, and so does any by ``all_at_once``. Asks the
+    verdict anew, and the endpoint its golden records, so that materialising this step by hand
+    cannot route to anything unproven. Raises ``NotProven``, ``Conflict``, ``PlatformFailed``; the
+    routing before it stands.
     """
+    # It is above this module, and it deploys by it.
+    from ml_control.services.rollout import advance_under
+
     registry = platform.registry
     with registry.leases.hold(pipeline.name, STAGE, run) as lease:
-        version = _candidate(platform, pipeline)
+        version = candidate_of(platform, pipeline)
         rollout = registry.rollouts.get(pipeline.name)
         if rollout.champion == version and rollout.live is not None:
             say(f"all traffic goes to model {version[:12]} already")
             return rollout
         proven = require_proven(platform, pipeline, version)
-        variant = _variant_of(rollout, version)
-        if variant is None:
+        require_turn(platform, pipeline, rollout, proven)
+        if variant_of(rollout, version) is None:
             raise NotProven(
                 f"{pipeline.name} model {version[:12]}",
                 "no variant serves it",
                 f"materialise {pipeline.name}/endpoint first",
             )
-        name = endpoint_name(pipeline, variant)
-        _serve(platform, name, proven, lease)
-        answer_golden(platform, name, proven)
-        after = rollout.model_copy(
-            update={
-                "id": f"{pipeline.name}-{rollout.version + 1}",
-                "champion": version,
-                "weights": {v: 1.0 if v == variant else 0.0 for v in rollout.variants},
-                "strategy": pipeline.spec.rollout.strategy,
-            }
-        )
-        say(f"all traffic to variant {variant}, model {version[:12]}")
-        return registry.rollouts.write(
-            rollout,
-            after,
-            registry.leases.fence(lease),
-            action="promoted",
-            because="it passed every gate and answered its golden records live",
-            actor=run,
-        )
+        done = advance_under(platform, pipeline, lease, run, say)
+        say(done.because)
+        return done.rollout
 
 
 def ensure_serving(platform: Platform, pipeline: Pipeline) -> dict[str, EndpointState]:
@@ -158,23 +236,29 @@ def _bring_back(platform: Platform, pipeline: Pipeline, variant: str) -> Endpoin
     registry = platform.registry
     name = endpoint_name(pipeline, variant)
     with registry.leases.hold(pipeline.name, STAGE, f"keeper of {name}") as lease:
-        entry = registry.rollouts.get(pipeline.name).variants[variant]
+        rollout = registry.rollouts.get(pipeline.name)
+        entry, held = rollout.variants[variant], platform.endpoints.describe(name).model_version
+        judged = variant in (rollout.challenger, champion_variant(rollout))
+        if rollout.state == "in_progress" and judged and held not in ("", entry.model_version):
+            why = f"endpoint {name} held model {held[:12]}: whose answers were counted is unknown"
+            write(platform, rollout, Action("halt", why, rollout.id), lease, lease.holder)
         proven = require_once_proven(platform, pipeline, entry.model_version)
-        state = _serve(platform, name, proven, lease)
-        answer_golden(platform, name, proven)
-        return state
+        return serve(platform, pipeline, variant, proven, lease)[0]
 
 
-def _serve(platform: Platform, name: str, proven: Proven, lease: Lease) -> EndpointState:
-    """Serve these bytes under this name; if they are serving already, nothing changes.
+def serve(
+    platform: Platform, pipeline: Pipeline, variant: str, proven: Proven, lease: Lease
+) -> tuple[EndpointState, int]:
+    """Serve these bytes on a variant; if they are serving already, nothing changes.
 
-    The lease's token goes along, so that a deployer which slept past its lease replaces nothing.
-    A holder whose token is refused all the same has a registry that was restored from a backup:
-    its counter catches up, and ``Retryable`` is raised, for the next lease is beyond it.
+    Gives the endpoint's state and the number of golden records that it answered as in training.
+    The lease's token goes along, so that a deployer which slept past its lease replaces nothing. A
+    holder whose token is refused all the same has a registry that was restored from a backup: its
+    counter catches up, and ``Retryable`` is raised, for the next lease is beyond it.
     """
-    model = proven.model
+    model, name = proven.model, endpoint_name(pipeline, variant)
     try:
-        return platform.endpoints.deploy(
+        state = platform.endpoints.deploy(
             name, proven.archive, model.version, model.container, START_SECONDS, lease.token
         )
     except OSError as error:
@@ -192,6 +276,7 @@ def _serve(platform: Platform, name: str, proven: Proven, lease: Lease) -> Endpo
             "it was deployed to by a later state of this registry, which has caught up now",
             "do it again",
         ) from error
+    return state, answer_golden(platform, name, proven)
 
 
 def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
@@ -282,20 +367,11 @@ def predict(
     }
 
 
-def _candidate(platform: Platform, pipeline: Pipeline) -> str:
+def candidate_of(platform: Platform, pipeline: Pipeline) -> str:
+    """The newest model's version. Raises ``NotProven`` when there is none."""
     candidate = platform.registry.models.candidate(pipeline.name)
     if candidate is None:
         raise NotProven(
             f"{pipeline.name}", "no model was trained yet", f"materialise {pipeline.name}/model"
         )
     return candidate.version
-
-
-def _variant_of(rollout: Rollout, version: str) -> str | None:
-    found = [name for name, entry in rollout.variants.items() if entry.model_version == version]
-    return found[0] if found else None
-
-
-def _idle(rollout: Rollout) -> str:
-    """The variant without traffic; with none deployed, the first."""
-    return next(name for name in VARIANTS if rollout.weights.get(name, 0.0) == 0.0)

@@ -24,7 +24,7 @@ def drift_reference(platform: Platform, pipeline: Pipeline) -> dict[str, Any] | 
     if model is None:
         return None
     try:
-        found = _profile(platform, model.dataset)
+        found = profile_of(platform, model.dataset)
     except MlControlError as error:
         found = {"unavailable": f"{error.object}: {error.reason}"}
     except ValueError as error:  # a manifest that is no such JSON
@@ -40,7 +40,7 @@ def _newest(platform: Platform, pipeline: str) -> ModelVersion | None:
     return registry.models.get(pipeline, rollout.champion) if rollout.champion else None
 
 
-def _profile(platform: Platform, dataset: Dataset) -> dict[str, Any]:
+def profile_of(platform: Platform, dataset: Dataset) -> dict[str, Any]:
     """The profile of all parts as one, kept in the lake: a partition need not read 90 manifests.
 
     What is kept is named by the dataset's digest and derived from it; it may be deleted.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ml_control.core.digests import sha256
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 4 << 20  # bytes of an object that is read in one piece
 
 
-def read_blocks(lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> Iterator[pl.DataFrame]:
+def read_blocks(lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> Generator[pl.DataFrame]:
     """The rows of one pinned object of a table format, typed, in bounded blocks.
 
     Blocks count only when the last one was taken without an error: the digest is known then.

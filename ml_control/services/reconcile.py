@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import VARIANTS, ModelVersion
+from ml_control.core.records import VARIANTS, ModelVersion, Rollout
+from ml_control.core.rollout import Action, apply
 from ml_control.errors import Conflict, NotProven, Unknown
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
+from ml_control.services.alerts import HALT, raise_alert
 from ml_control.services.evidence import ARCHIVE
 
 STAGE = "deploy"  # the lease under which endpoints are changed
@@ -83,6 +85,14 @@ def halt_unproven(platform: Platform, pipeline: Pipeline) -> dict[str, Unknown]:
                     f"{error.object} {error.reason}",
                     actor="reconciliation",
                     details={"variant": variant, "next": error.next},
+                )
+                raise_alert(
+                    platform,
+                    pipeline.name,
+                    HALT,
+                    f"{endpoint_name(pipeline, variant)} {error.detail['model_version']}",
+                    f"was stopped: {error.reason}",
+                    error.next,
                 )
                 halted[variant] = error
     except Conflict:
@@ -189,7 +199,7 @@ def after_restore(platform: Platform, pipeline: Pipeline, source: str) -> list[D
     """Halt what is not proven any more, write the restore into the history, say what differs."""
     found = differences(platform, pipeline)
     halted = halt_unproven(platform, pipeline)
-    rollout = platform.registry.rollouts.get(pipeline.name)
+    rollout = _halt_rollout(platform, pipeline, f"the registry was restored from {source}")
     platform.registry.history.append(
         pipeline.name,
         "restored",
@@ -202,6 +212,28 @@ def after_restore(platform: Platform, pipeline: Pipeline, source: str) -> list[D
         },
     )
     return found
+
+
+def _halt_rollout(platform: Platform, pipeline: Pipeline, because: str) -> Rollout:
+    """Halt a rollout that is in progress: what was counted since the backup is not known."""
+    registry = platform.registry
+    rollout = registry.rollouts.get(pipeline.name)
+    if rollout.state != "in_progress":
+        return rollout
+    with registry.leases.hold(pipeline.name, STAGE, "reconciliation") as lease:
+        before = registry.rollouts.get(pipeline.name)
+        action = Action("halt", f"{because}: what was counted since is not known", before.id)
+        after = apply(before, action, registry.clock())
+        if after is before:
+            return before
+        return registry.rollouts.write(
+            before,
+            after,
+            registry.leases.fence(lease),
+            action="halted",
+            because=action.because,
+            actor="reconciliation",
+        )
 
 
 def require_known(platform: Platform, pipeline: Pipeline) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Audit, Dataset, DatasetPart, PartitionState
@@ -65,7 +67,21 @@ def select(platform: Platform, pipeline: Pipeline) -> Selection:
 
 def published_digest(platform: Platform, pipeline: Pipeline) -> str | None:
     """The digest that :func:`select` would give, without judging the audits."""
-    window = pipeline.spec.training.window.partitions
+    return digest_of_states(pipeline.name, published_states(platform, pipeline))
+
+
+def published_states(platform: Platform, pipeline: Pipeline) -> list[PartitionState]:
+    """The partitions that :func:`select` would take, newest first."""
+    published = (
+        state
+        for state in platform.registry.partitions.newest(pipeline.name)
+        if state.processed is not None and state.processed.rows
+    )
+    return list(islice(published, pipeline.spec.training.window.partitions))
+
+
+def digest_of_states(pipeline: str, states: Sequence[PartitionState]) -> str | None:
+    """The digest of a dataset of these partitions, newest first; None for none."""
     parts = [
         DatasetPart(
             partition=state.partition,
@@ -73,12 +89,12 @@ def published_digest(platform: Platform, pipeline: Pipeline) -> str | None:
             path=state.processed.path,
             rows=state.processed.rows,
         )
-        for state in platform.registry.partitions.newest(pipeline.name)
-        if state.processed is not None and state.processed.rows
-    ][:window]
+        for state in states
+        if state.processed is not None
+    ]
     if not parts:
         return None
-    return Dataset(pipeline=pipeline.name, parts=tuple(reversed(parts))).digest
+    return Dataset(pipeline=pipeline, parts=tuple(reversed(parts))).digest
 
 
 def _checked(platform: Platform, pipeline: Pipeline, state: PartitionState, required: str) -> Audit:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ml_control.core.artifact import pack, version_of
 from ml_control.core.digests import canonical, digest_of, sha256
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import Dataset, Lease, ModelVersion, TrainingState, Verdict
+from ml_control.core.records import Dataset, Lease, ModelVersion, Verdict
+from ml_control.core.retraining import begun, ended
 from ml_control.core.tuning import class_weights
 from ml_control.errors import MlControlError
 from ml_control.platform import Platform
@@ -25,6 +26,7 @@ from ml_control.services.channels import (
 )
 from ml_control.services.evidence import ARCHIVE, FEATURES, GOLDEN, gather
 from ml_control.services.golden import golden_document
+from ml_control.services.live import keep_predictions
 from ml_control.services.progress import Say, teller
 from ml_control.services.seals import require_sealed
 from ml_control.services.selection import Selection, published_digest, select
@@ -48,6 +50,7 @@ class Trained:
     result: TrainingResult
     left_out: dict[str, str]
     plots: dict[str, bytes]
+    is_new: bool = True  # False: the version that the training before it made
 
 
 def train(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Trained:
@@ -60,23 +63,32 @@ def train(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Trained
     registry = platform.registry
     with registry.leases.hold(pipeline.name, STAGE, run) as lease:
         fence = registry.leases.fence(lease)
-        before = registry.models.training(pipeline.name)
         digest = published_digest(platform, pipeline)
-        attempt = max(before.attempt, 1) if before.dataset == digest else 1
-        state = TrainingState(
-            pipeline=pipeline.name, dataset=digest, attempt=attempt, run=run, at=registry.clock()
+        known = registry.models.candidate(pipeline.name)
+        # On record before anything is done: triggers seen from here on are not answered by it.
+        registry.models.change_training(
+            pipeline.name, lambda state: begun(state, digest, run, registry.clock()), fence
         )
         try:
             selection = select(platform, pipeline)
+            digest = selection.dataset.digest
             trained = _train(platform, pipeline, selection, lease, run, say)
         except BaseException as error:
-            failed = state.model_copy(update={"outcome": "failed", "reason": str(error)[:1000]})
+            why = str(error)[:1000]
             with suppress(MlControlError):  # lost to a successor: its state is the true one
-                registry.models.set_training(failed, fence)
+                registry.models.change_training(
+                    pipeline.name,
+                    lambda state: ended(state, "failed", why, registry.clock(), dataset=digest),
+                    fence,
+                )
             raise
         verdict = trained.verdict
-        outcome = "passed" if verdict.passed else "refused"
+        outcome: Literal["passed", "refused"] = "passed" if verdict.passed else "refused"
         because = "every gate passed" if verdict.passed else f"failed {', '.join(verdict.failed)}"
+        if known is not None and known.version == trained.model.version:
+            trained = replace(trained, is_new=False)
+            because = f"nothing new: the same model as before; {because}"
+            say(because)
         registry.history.append(
             pipeline.name,
             f"gated: {outcome}",
@@ -85,8 +97,10 @@ def train(platform: Platform, pipeline: Pipeline, run: str, say: Say) -> Trained
             actor=run,
             details={"verdict": verdict.key, "dataset": digest, "metrics": verdict.metrics},
         )
-        registry.models.set_training(
-            state.model_copy(update={"outcome": outcome, "reason": because}), fence
+        registry.models.change_training(
+            pipeline.name,
+            lambda state: ended(state, outcome, because, registry.clock(), dataset=digest),
+            fence,
         )
         return trained
 
@@ -128,6 +142,7 @@ def _train(
     model = _package(platform, pipeline, dataset, features, channels, job, result, run)
     champion = registry.rollouts.get(pipeline.name).champion
     evidence = gather(platform, pipeline, selection, model, champion, channels, result)
+    keep_predictions(platform, model, evidence)
     verdict = judge(
         evidence,
         spec,

@@ -1,4 +1,4 @@
-"""What is, what was, and why: read-only answers for the CLI and HTTP, as plain data."""
+"""What is: read-only answers for the CLI and HTTP, as plain data."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import Decision, ModelVersion, Verdict
+from ml_control.core.records import Verdict
 from ml_control.core.tuning import Trial, best_of
 from ml_control.platform import Platform
 from ml_control.services.reconcile import endpoint_name, unproven
 from ml_control.services.requests import given_up, waiting
-from ml_control.services.retraining import observe_and_decide
+from ml_control.services.retraining import observe_and_decide, shown
+from ml_control.services.timeline import history as history  # noqa: PLC0414 - found here too
 
 
 def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
@@ -38,12 +39,9 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
             "refused": sorted(state.partition for state in partitions if state.refused),
             "given_up": sorted(given_up(platform, pipeline)),
         },
-        "retrain": {
-            "decision": "train" if decision.train else "wait",
-            "because": decision.because,
-        },
+        "retrain": shown(decision),
         "rollout": rollout.to_json(),
-        "paused": not pipeline.spec.retrain.automatic,
+        "paused": rollout.paused or not pipeline.spec.retrain.automatic,
     }
 
 
@@ -120,91 +118,7 @@ def trials(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
     for made in studies.values():
         best = best_of(made)
         for trial in made:
-            shown = trial.to_json()
-            shown["rounds"] = len(shown.pop("curve"))
-            found.append({**shown, "best": trial == best})
+            told = trial.to_json()
+            told["rounds"] = len(told.pop("curve"))
+            found.append({**told, "best": trial == best})
     return found
-
-
-def history(platform: Platform, pipeline: Pipeline, *, verify: bool) -> dict[str, Any]:
-    """Every decision, oldest first. With ``verify`` the hash chain is checked (``Unknown``)."""
-    registry = platform.registry
-    checked = registry.history.verify(pipeline.name) if verify else None
-    return {
-        "pipeline": pipeline.name,
-        "decisions": [item.to_json() for item in registry.history.decisions(pipeline.name)],
-        "verified": checked,
-    }
-
-
-def live_at(platform: Platform, pipeline: Pipeline, at: float) -> Decision | None:
-    """The promotion that was in force at a time (UTC seconds), or None before the first."""
-    found = None
-    for decision in platform.registry.history.decisions(pipeline.name):
-        if decision.at > at:
-            break
-        if decision.action == "promoted":
-            found = decision
-    return found
-
-
-def why(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
-    """The causal chain behind what is live: objects, partitions, model, verdict, promotion."""
-    registry = platform.registry
-    champion = registry.rollouts.get(pipeline.name).champion
-    if champion is None:
-        candidate = registry.models.candidate(pipeline.name)
-        verdicts = registry.models.verdicts(pipeline.name, candidate.version) if candidate else []
-        training = registry.models.training(pipeline.name)
-        return {
-            "pipeline": pipeline.name,
-            "live": None,
-            "because": f"the candidate's verdict is no: {', '.join(verdicts[0].failed)}"
-            if verdicts and not verdicts[0].passed
-            else training.reason or "nothing was deployed yet",
-        }
-    model = registry.models.get(pipeline.name, champion)
-    passed = [v for v in registry.models.verdicts(pipeline.name, champion) if v.passed]
-    promotions = [
-        item
-        for item in registry.history.decisions(pipeline.name)
-        if item.action == "promoted" and item.subject == champion
-    ]
-    return {
-        "pipeline": pipeline.name,
-        "live": champion,
-        "promoted": promotions[-1].to_json() if promotions else None,
-        "verdict": _verdict(passed[0]) if passed else None,
-        "training_job": model.training_job,
-        "runs": {"trained": model.run, "promoted": promotions[-1].actor if promotions else None},
-        "partitions": _partitions(platform, model),
-    }
-
-
-def _partitions(platform: Platform, model: ModelVersion) -> list[dict[str, Any]]:
-    from ml_control.services.dataset import load_processed, raw_manifest_path
-
-    raw: dict[tuple[str, str], list[str]] = {}
-    found = []
-    for part in model.dataset.parts:
-        manifest = load_processed(platform, part.path, part.digest)
-        path = raw_manifest_path(model.pipeline, part.partition, manifest.raw_digest)
-        key = (part.partition, manifest.raw_digest)
-        if key not in raw:
-            raw[key] = _objects(platform, path)
-        found.append(
-            {
-                "partition": part.partition,
-                "data_version": part.digest,
-                "rows": part.rows,
-                "objects": raw[key],
-            }
-        )
-    return found
-
-
-def _objects(platform: Platform, path: str) -> list[str]:
-    from ml_control.core.records import RawManifest
-
-    manifest = RawManifest.model_validate_json(platform.lake.get(path))
-    return [item.key for item in manifest.objects]

@@ -2,17 +2,18 @@
 
 A large body takes milliseconds, or seconds in a form that is slow to read. Computed in the event
 loop's thread it would keep everybody waiting, ``/ping`` too. Beside it, the loop takes in the next
-body while XGBoost, which does not hold the interpreter, works on the last one.
+body while XGBoost, which does not hold the interpreter, works on the last ones, on a core each.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from ml_control.serving.http import Gone
 from ml_control.serving.invocations import Output, render
 from ml_control.serving.predictor import Predictor
 
@@ -23,27 +24,20 @@ if TYPE_CHECKING:
     Reader = Callable[[bytes, int], NDArray[np.float32]]
 
 LARGE_BYTES = 16 << 10
-# One is read while another is predicted. More would only hold more decoded rows in memory.
-_AT_ONCE = 2
-
-
-class Gone(Exception):
-    """The caller hung up: nobody is left to answer."""
 
 
 class Answering:
-    """Computes answers with two predictors of the same model, so that neither waits for the other.
+    """Computes answers with several predictors of the same model, so that none waits for another.
 
-    ``small`` is asked from the event loop's thread alone; ``large`` from the other threads, one
-    at a time.
+    ``small`` is asked from the event loop's thread alone; each of ``large`` from one thread of
+    as many at a time.
     """
 
-    def __init__(self, small: Predictor, large: Predictor, output: Output) -> None:
+    def __init__(self, small: Predictor, large: Sequence[Predictor], output: Output) -> None:
         self._small = small
-        self._large = large
         self._output = output
-        self._turn = threading.Lock()
-        self._threads = ThreadPoolExecutor(_AT_ONCE, "large-body")
+        self._free = deque(large)  # taken and given back without a lock
+        self._threads = ThreadPoolExecutor(len(large), "large-body")
 
     async def answer(
         self, read: Reader, body: bytes, accept: str | None, gone: Callable[[], Awaitable[None]]
@@ -70,7 +64,10 @@ class Answering:
             watch.cancel()
 
     def _compute(self, read: Reader, body: bytes, accept: str | None) -> tuple[int, str, bytes]:
-        rows = read(body, self._large.num_features)
-        with self._turn:
-            predictions = self._large.predict(rows)
+        rows = read(body, self._small.num_features)
+        predictor = self._free.pop()
+        try:
+            predictions = predictor.predict(rows)
+        finally:
+            self._free.append(predictor)
         return render(predictions, accept, self._output)

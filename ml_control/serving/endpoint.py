@@ -16,36 +16,31 @@ orjson.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import secrets
-import signal
-import socket
 import sys
 import time
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from ml_control.core.artifact import unpack
 from ml_control.core.containers import container
 from ml_control.core.digests import sha256
 from ml_control.errors import InvalidSpec, MlControlError, NotProven, PlatformFailed
-from ml_control.serving.application import READ_SECONDS, Application, log
+from ml_control.serving.application import READ_SECONDS, Application
 from ml_control.serving.deployed import Deployment
+from ml_control.serving.http import log
 from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.predictor import Predictor
 
-DRAIN_SECONDS = 30
-_SWITCH_SECONDS = 0.001
+_THREADS = 3
 _IMPORTED = time.time()
 
 
-def load(folder: Path) -> tuple[Deployment, tuple[Predictor, Predictor]]:
-    """The deployment in a folder and its model twice, after every check that serving needs.
+def load(folder: Path) -> tuple[Deployment, list[Predictor]]:
+    """The deployment in a folder and its model thrice, after every check that serving needs.
 
-    Twice, because small and large requests are answered in threads of their own.
+    Thrice, because small requests are answered in one thread, and large ones in two others.
 
     Raises ``InvalidSpec`` for an unreadable ``deployment.json``, ``NotProven`` when the archive
     is not the one deployed or must not be served, ``PlatformFailed`` when this interpreter's
@@ -76,7 +71,7 @@ def load(folder: Path) -> tuple[Deployment, tuple[Predictor, Predictor]]:
             "start the server with the container's interpreter",
         )
     model = unpack(archive, wanted)
-    return deployment, (Predictor(model), Predictor(model))
+    return deployment, [Predictor(model) for _ in range(_THREADS)]
 
 
 def started_at() -> float:
@@ -108,64 +103,24 @@ def _announce(folder: Path, port: int, instance: str, token: str) -> None:
     draft.replace(folder / "server.json")
 
 
-def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
-    log(f"stopped by {signal.Signals(number).name}")
-    raise SystemExit(0)
-
-
 def serve(folder: Path, read_seconds: float = READ_SECONDS) -> None:
     """Serve the deployment in a folder until SIGTERM or SIGINT. Raises as :func:`load` does."""
-    import uvicorn
-
-    from ml_control.serving.protocol import HEAD_SECONDS, GuardedProtocol
+    from ml_control.serving import server
 
     deployment, predictors = load(folder)
-    # With the protocol named, asyncio sets TCP_NODELAY; without it every answer waits 40 ms.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener = server.bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     token = secrets.token_hex(16)
 
-    class Protocol(GuardedProtocol):
-        # Twice: for the body to arrive, and for the answer to be taken.
-        request_seconds = 2 * read_seconds + 10
-        head_seconds = min(HEAD_SECONDS, read_seconds)
+    def ready() -> None:
+        _announce(folder, port, deployment.instance, token)
+        log(
+            f"serving {deployment.name} {deployment.model_version} on 127.0.0.1:{port} "
+            f"({'direct' if predictors[0].direct else 'DMatrix'} prediction)"
+        )
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            _announce(folder, port, deployment.instance, token)
-            log(
-                f"serving {deployment.name} {deployment.model_version} on 127.0.0.1:{port} "
-                f"({'direct' if predictors[0].direct else 'DMatrix'} prediction)"
-            )
-
-        async def on_tick(self, counter: int) -> bool:
-            if counter % 10 == 0:  # once a second
-                now = asyncio.get_running_loop().time()
-                for connection in list(self.server_state.connections):
-                    if isinstance(connection, GuardedProtocol):
-                        connection.check(now)
-            return await super().on_tick(counter)
-
-    config = uvicorn.Config(
-        Application(deployment, predictors, sha256(token.encode()), read_seconds),
-        http=Protocol,
-        loop="uvloop",
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=75,  # longer than any client's pool keeps an idle connection
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    # So that a thread that reads a body slowly, in Python, holds up the loop for this long only.
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    # After draining, uvicorn raises the signal again under the handlers it found here.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _terminated)
-    Server(config).run(sockets=[listener])
+    application = Application(deployment, predictors, sha256(token.encode()), read_seconds)
+    server.run(application, listener, ready, read_seconds=read_seconds)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD = 65_536
 MAX_CONNECTIONS = 512
 HEAD_SECONDS = 15.0
+_PASSED_ON = 1 << 20  # bytes of a body that are gathered before the application sees them
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -24,6 +25,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     request_seconds = 130.0
     head_seconds = HEAD_SECONDS
+    no_request = "these bytes are no HTTP/1.1 request; send one to /invocations or /ping"
     # Connections without a request in progress, the one that has waited longest first.
     waiting: dict[GuardedProtocol, None] = {}  # noqa: RUF012 (shared on purpose: one a process)
 
@@ -33,6 +35,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._since = self.loop.time()
         self._refusal: tuple[int, str] | None = None
+        self._gathered: list[bytes] = []
+        self._size = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it when as many requests are in progress."""
@@ -74,6 +78,24 @@ class GuardedProtocol(HttpToolsProtocol):
         self.waiting.pop(self, None)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Gather a large body: waking the application for each packet costs more than reading."""
+        self._gathered.append(body)
+        self._size += len(body)
+        if self._size >= _PASSED_ON:
+            self._pass_on()
+
+    def on_message_complete(self) -> None:
+        """A body is whole."""
+        self._pass_on()
+        super().on_message_complete()
+
+    def _pass_on(self) -> None:
+        if self._gathered:
+            body = b"".join(self._gathered)
+            self._gathered, self._size = [], 0
+            super().on_body(body)
+
     def on_response_complete(self) -> None:
         """A request is answered: the connection waits for the next."""
         super().on_response_complete()
@@ -83,7 +105,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (ours says more)
         """Refuse what the parser did not understand."""
-        self._refuse(*(self._refusal or _NO_REQUEST))
+        self._refuse(*(self._refusal or (400, self.no_request)))
 
     def check(self, now: float) -> None:
         """End the connection if its head or its request takes too long. Called once a second."""
@@ -101,6 +123,11 @@ class GuardedProtocol(HttpToolsProtocol):
         elif elapsed > self.request_seconds:
             self.transport.abort()
 
+    @staticmethod
+    def refusal(status: int, message: str) -> bytes:
+        """The body of an answer to what is refused here."""
+        return json.dumps({"status": status, "message": message}).encode() + b"\n"
+
     def _refuse(self, status: int, message: str) -> None:
         """Answer a refusal and close; but first the answer that is still due, if there is one."""
         if self.cycle is not None and not self.cycle.response_complete:
@@ -110,7 +137,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = json.dumps({"status": status, "message": message}).encode() + b"\n"
+        body = self.refusal(status, message)
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nconnection: close\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -121,4 +148,3 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 _LARGE_HEAD = 431, f"the head is larger than {MAX_HEAD} bytes; send fewer or shorter headers"
-_NO_REQUEST = 400, "these bytes are no HTTP/1.1 request; send one to /invocations or /ping"

@@ -16,7 +16,7 @@ class Retrain(Section):
     automatic: bool = Field(True, description="Train when a trigger asks for it.")
     max_attempts: int = Field(3, ge=1, le=20, description="Tries for one dataset before halting.")
     min_new_rows: int = Field(
-        1, ge=1, description="Trigger: so many rows were published since the last training."
+        1, ge=1, description="Trigger: so many published rows that the newest model does not know."
     )
     every: str | None = Field(
         None,
@@ -32,7 +32,10 @@ class Retrain(Section):
         0.0, ge=0, le=86400, description="Wait until nothing was published for so long."
     )
     max_wait: Duration = Field(
-        900.0, ge=0, description="Wait for quiet no longer than so after the first new data."
+        900.0,
+        ge=0,
+        description="Wait for quiet, and for data that is coming in, no longer than so after a "
+        "trigger.",
     )
     cooldown: Duration = Field(0.0, ge=0, description="Shortest time between two trainings.")
     max_per_day: int = Field(

@@ -14,12 +14,19 @@ from ml_control.errors import InvalidSpec
 
 
 def write_digits(
-    folder: Path, days: Sequence[str], per_day: int, *, seed: int = 0, held_back: int = 0
+    folder: Path,
+    days: Sequence[str],
+    per_day: int,
+    *,
+    seed: int = 0,
+    held_back: int = 0,
+    skip: int = 0,
 ) -> list[tuple[str, bytes]]:
     """Handwritten digits, 8 x 8 grey PNG, as ``folder/dt=<day>/<label>/<name>.png``.
 
-    Each day gets *per_day* images that no other day has. Returns *held_back* further images as
-    (label, PNG bytes). Raises ``InvalidSpec`` when there are not enough different images.
+    Each day gets *per_day* images that no other day has; the first *skip* of the seed's order are
+    left to others. Returns *held_back* further images as (label, PNG bytes). Raises
+    ``InvalidSpec`` when there are not enough different images.
     """
     import numpy as np
     from sklearn.datasets import load_digits
@@ -28,13 +35,13 @@ def write_digits(
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     _, different = np.unique(pixels.reshape(len(pixels), -1), axis=0, return_index=True)
     needed = per_day * len(days) + held_back
-    if needed > len(different):
+    if skip + needed > len(different):
         raise InvalidSpec(
             "digits",
             f"{needed} images asked for, there are {len(different)}",
             "ask for fewer days or images",
         )
-    chosen = np.random.default_rng(seed).permutation(np.sort(different))[:needed]
+    chosen = np.random.default_rng(seed).permutation(np.sort(different))[skip : skip + needed]
     for place, index in enumerate(chosen[: per_day * len(days)]):
         path = folder / f"dt={days[place // per_day]}" / str(digits.target[index])
         path.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from endpoint_models import Model, servers
 from ml_control.lake import Lake
 from ml_control.local.endpoints import LocalEndpoints
 from ml_control.local.notifications import LocalNotifications
+from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.local.registry import SqliteTables
 from ml_control.registry import Registry
 
@@ -187,3 +188,12 @@ def clients(request, tmp_path):
     for name in first.names():
         first.stop(name)
     assert servers(tmp_path) == []
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Two clients of one log."""
+    clients = tuple(SqlitePredictionLog(tmp_path / "predictions.db") for _ in range(2))
+    yield clients
+    for client in clients:
+        client.close()

@@ -13,6 +13,7 @@ import pytest
 from endpoint_models import TAG, WAIT, deploy, folder_of, kill, predictions, servers
 
 from ml_control.core.artifact import pack
+from ml_control.core.digests import sha256
 from ml_control.errors import InvalidSpec, PlatformFailed, Retryable
 
 
@@ -44,6 +45,21 @@ def test_a_refused_request_is_a_reply(clients, one):
 
     assert reply.status == 415
     assert b"without a header" in reply.body
+
+
+def test_only_a_server_of_the_named_archive_answers(clients, one, another):
+    """Rows encoded for one model are never read by another that took its name meanwhile."""
+    deploy(clients[0], one)
+    digests = [sha256(model.archive) for model in (one, another)]
+
+    assert 200 == clients[0].invoke("income-a", one.body, archive=digests[0]).status
+    with pytest.raises(Retryable, match="another model"):
+        clients[1].invoke("income-a", one.body, archive=digests[1])
+
+    deploy(clients[1], another)
+    with pytest.raises(Retryable, match="another model"):
+        clients[0].invoke("income-a", one.body, archive=digests[0])
+    assert 200 == clients[0].invoke("income-a", one.body, archive=digests[1]).status
 
 
 def test_deploying_what_is_serving_changes_nothing(clients, one):

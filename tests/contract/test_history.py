@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import pytest
 
 from ml_control.core.records import Rollout
-from ml_control.errors import Conflict, Unknown
+from ml_control.core.timeline import rollout_of
+from ml_control.errors import Conflict, PlatformFailed, Unknown
+from ml_control.local.anchors import LocalAnchors
 from ml_control.ports import Item, Put
 from ml_control.registry import Registry
 
@@ -172,3 +175,121 @@ def test_each_pipeline_has_a_chain_of_its_own(one, other):
     assert (1, 0) == (other.history.verify("other"), other.history.verify("new"))
     with pytest.raises(Unknown, match="flowers"):
         other.history.verify(P)
+
+
+def test_history_alone_tells_the_whole_rollout(one, other):
+    """Each decision holds the record that it wrote, with the evidence that it was made on."""
+    fence = one.leases.fence(one.leases.acquire(P, "endpoint", "run"))
+    before = one.rollouts.get(P)
+    after = before.model_copy(update={"champion": "v1", "weights": {"a": 1.0}, "paused": True})
+    written = one.rollouts.write(
+        before, after, fence, action="promoted", because="x", actor="y", details={"golden": 3}
+    )
+
+    (decision,) = other.history.decisions(P)
+    assert (written, True) == rollout_of(decision)
+    assert 3 == decision.details["golden"]
+
+
+def test_the_newest_decisions_are_read_without_the_others(one, other, monkeypatch):
+    """Newest first, in pages that join without gap; what is not asked for is not read."""
+    for i in range(1200):
+        one.history.append(P, "note", str(i), "because", actor="x")
+    read = []
+    query = other.tables.query
+    monkeypatch.setattr(
+        other.tables,
+        "query",
+        lambda *args, **kwargs: (read.append(item) or item for item in query(*args, **kwargs)),
+    )
+
+    first = list(islice(other.history.newest(P), 5))
+    assert [1200, 1199, 1198, 1197, 1196] == [one.seq for one in first]
+    assert len(read) < 1000
+    assert [1195, 1194] == [d.seq for d in islice(other.history.newest(P, before=1196), 2)]
+    assert [2, 1] == [d.seq for d in other.history.newest(P, before=3)]
+
+
+@pytest.fixture
+def anchored(two, clock, tmp_path):
+    """A registry with anchors in a file, and the file."""
+    file = tmp_path / "logs" / "history.anchors"
+    return Registry(two[0], clock=clock, anchors=LocalAnchors(file)), file
+
+
+def remade(registry, change):
+    """The whole chain made anew, consistently, as whoever may write the registry could."""
+    previous, seq = "", 0
+    for decision in list(registry.history.decisions(P)):
+        made = decision.model_copy(update={**change(decision), "previous": previous}).sealed()
+        replaced(registry.tables, f"{made.seq:012d}", made.to_json())
+        previous, seq = made.hash, made.seq
+    replaced(registry.tables, HEAD, {"seq": seq, "hash": previous})
+
+
+def test_a_chain_made_anew_differs_from_its_anchors(anchored):
+    """A verdict's decision edited with all hashes after it is found by what was noted outside."""
+    registry, file = anchored
+    registry.history.append(P, "gated: refused", "v1", "failed auc", actor="x")
+    registry.history.append(P, "note", "s", "because", actor="x")
+    assert 2 == registry.history.verify(P)
+    remade(registry, lambda d: {"action": "gated: passed"} if d.seq == 1 else {})
+
+    assert 2 == Registry(registry.tables).history.verify(P)  # the chain itself is whole
+    with pytest.raises(Unknown, match=r"decision 1.*anchored"):
+        registry.history.verify(P)
+    assert 1 == len(file.read_text("utf-8").splitlines())
+
+
+def test_a_chain_cut_behind_its_anchors_is_found(storage, anchored):
+    """A registry that went back in time lacks what was anchored."""
+    registry, _ = anchored
+    first = registry.history.append(P, "promoted", "v1", "because", actor="x")
+    registry.history.append(P, "promoted", "v2", "because", actor="x")
+    storage.remove(LEDGER, f"decision#{P}", f"{2:012d}")
+    replaced(registry.tables, HEAD, {"seq": 1, "hash": first.hash})
+
+    with pytest.raises(Unknown, match="decision 2 was anchored"):
+        registry.history.verify(P)
+
+
+def test_a_restore_that_is_recorded_begins_anew(storage, anchored):
+    """What was anchored after the backup was made is not asked for; what came before it is."""
+    registry, _ = anchored
+    first = registry.history.append(P, "promoted", "v1", "because", actor="x")
+    registry.history.append(P, "promoted", "v2", "because", actor="x")
+    registry.history.append(P, "promoted", "v3", "because", actor="x")
+    for seq in (2, 3):
+        storage.remove(LEDGER, f"decision#{P}", f"{seq:012d}")
+    replaced(registry.tables, HEAD, {"seq": 1, "hash": first.hash})
+    registry.history.append(P, "restored", "v1", "from a backup", actor="x")
+    assert 2 == registry.history.verify(P)
+    remade(registry, lambda d: {"because": "another"} if d.seq == 1 else {})
+
+    with pytest.raises(Unknown, match="decision 1"):
+        registry.history.verify(P)
+
+
+def test_every_hundredth_decision_is_anchored(anchored):
+    """Also where nothing is promoted for long, little can be made anew unseen."""
+    registry, file = anchored
+    for _ in range(201):
+        registry.history.append(P, "note", "s", "because", actor="x")
+
+    assert [100, 200] == [anchor.seq for anchor in LocalAnchors(file).of(P)]
+
+
+def test_a_torn_or_unwritable_anchor_harms_nothing(anchored):
+    """A torn line is passed over and the next one is whole; without a file decisions go on."""
+    registry, file = anchored
+    registry.history.append(P, "promoted", "v1", "because", actor="x")
+    file.write_bytes(file.read_bytes()[:-9])
+    registry.history.append(P, "promoted", "v2", "because", actor="x")
+    assert [2] == [anchor.seq for anchor in LocalAnchors(file).of(P)]
+    file.unlink()
+    file.mkdir()
+    registry.history.append(P, "promoted", "v3", "because", actor="x")
+
+    assert 3 == len(list(registry.history.decisions(P)))
+    with pytest.raises(PlatformFailed, match=r"history\.anchors"):
+        registry.history.verify(P)

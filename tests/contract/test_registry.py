@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ml_control.core.live_quality import OutcomeSums
 from ml_control.core.records import (
     Audit,
     Dataset,
@@ -349,3 +350,43 @@ def test_training_and_trials_are_kept(one, other):
     assert state == other.models.training(P)
     assert ({"auc": 0.9}, None) == (other.models.trial(P, "job-1"), other.models.trial(P, "job-2"))
     assert [{"auc": 0.9}] == list(other.models.trials(P))
+
+
+def test_a_decision_on_an_older_state_of_training_is_not_kept(one, other):
+    """A tick and a run that ends at the same moment: the second writer reads again."""
+    before = TrainingState(pipeline=P)
+    asked = before.model_copy(update={"dataset": "d", "outcome": "requested"})
+
+    assert other.models.move_training(before, asked)
+    assert not one.models.move_training(before, before.model_copy(update={"dataset": "e"}))
+    assert asked == one.models.training(P)
+
+
+def test_the_state_of_training_changes_only_under_its_lease(one, other):
+    """A run that lost its lease cannot say how the training ended; what came between is kept."""
+    lease = one.leases.acquire(P, "model", "run 1")
+    fence = one.leases.fence(lease)
+    one.models.change_training(P, lambda state: state.model_copy(update={"number": 1}), fence)
+
+    def ended(state):
+        if state.reason != "a tick":  # as if it came while the change was made
+            other.models.set_training(state.model_copy(update={"reason": "a tick"}))
+        return state.model_copy(update={"outcome": "passed"})
+
+    kept = one.models.change_training(P, ended, fence)
+    one.leases.release(lease)
+    other.leases.acquire(P, "model", "run 2")
+    with pytest.raises(Conflict):
+        one.models.change_training(P, lambda state: state, fence)
+
+    assert (1, "a tick", "passed") == (kept.number, kept.reason, kept.outcome)
+    assert kept == other.models.training(P)
+
+
+def test_outcomes_are_summed_once_by_whoever_is_first(one, other):
+    """Two readers of the same outcomes: one of them counts."""
+    before = one.outcomes.get(P)
+    after = OutcomeSums(pipeline=P, offset=9, told={"2026-01-01": 9})
+
+    assert (True, False) == (one.outcomes.move(before, after), other.outcomes.move(before, after))
+    assert after == other.outcomes.get(P)

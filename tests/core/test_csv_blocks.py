@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ml_control.core import csv_blocks
 from ml_control.core.csv_blocks import CsvReader
+from ml_control.core.csv_small import SMALL
 from ml_control.core.header import MAX_COLUMNS
 from ml_control.core.lines import MAX_LINE
 from ml_control.errors import BadObject
@@ -82,8 +83,9 @@ def test_fast_and_careful_agree_at_any_block_size(rows, quoting, block, ending):
     data = written(rows, quoting, ending)
 
     expected = read(data, fast=False)
-    assert expected == read(data, fast=True)
-    assert expected == read(data, fast=True, block=block)
+    for small in (0, SMALL):
+        assert expected == read(data, small=small)
+        assert expected == read(data, small=small, block=block)
     assert expected == read(data, fast=False, block=block, step=3)
 
 
@@ -98,8 +100,9 @@ def test_any_text_reads_alike_at_any_block_size(lines, block):
     data = body.encode()
 
     expected = read(data, fast=False)
-    assert expected == read(data)
-    assert expected == read(data, block=block)
+    for small in (0, SMALL):
+        assert expected == read(data, small=small)
+        assert expected == read(data, small=small, block=block)
     assert expected == read(data, fast=False, block=block)
 
 
@@ -124,11 +127,23 @@ def test_usual_blocks_take_the_fast_way(monkeypatch):
 
     for data in (body, body.replace(b"\n", b"\r\n"), body.rstrip()):
         head = b"id,age,city,paid,bought\n"
-        assert [
-            (2.5, "Rome", None, "yes"),
-            (None, 'a, "b"', -1000.0, "no"),
-            (4.0, None, 5.0, "no"),
-        ] == read(head + data, step=1000)
+        for small in (0, SMALL):
+            assert [
+                (2.5, "Rome", None, "yes"),
+                (None, 'a, "b"', -1000.0, "no"),
+                (4.0, None, 5.0, "no"),
+            ] == read(head + data, step=1000, small=small)
+
+
+def test_a_small_file_needs_no_polars_reader(monkeypatch):
+    """A partition of thousands of small plain files does not pay for polars' reader once each."""
+    monkeypatch.setattr(pl, "read_csv", lambda *_, **__: pytest.fail("polars read it"))
+    head = b"id,age,city,paid,bought\n"
+
+    for body in (b"1,2.5,Rome,NA,yes\n2,,?,-1e3,no\n", b"1,2.5, Rome ,,yes\r\n2,?,,-1000., no"):
+        rows = [(2.5, "Rome", None, "yes"), (None, None, -1000.0, "no")]
+
+        assert rows == read(head + body, step=1000)
 
 
 def test_short_rows_made_good_by_long_ones_are_found():

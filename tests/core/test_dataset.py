@@ -123,6 +123,9 @@ def test_row_ids_are_stable_and_distinct():
     assert row_ids("v1", 3).to_list() == row_ids("v1", 5)[:3].to_list()
     assert row_ids("v1", 5)[3:].to_list() == row_ids("v1", 2, first=4).to_list()
     assert 8 == len({*row_ids("v1", 4), *row_ids("v2", 4)})
+    many = row_ids("v1", 1000)
+    assert many[:7].to_list() == row_ids("v1", 7).to_list()
+    assert many[990:].to_list() == row_ids("v1", 10, first=991).to_list()
     assert ["1", "2", "3"] == [name.rsplit("-", 1)[1] for name in row_ids("v1", 3)]
 
 

@@ -57,3 +57,14 @@ def test_an_error_reads_as_a_sentence():
 
     assert "Conflict: flowers model: is being changed by run-1 (next: wait)" == str(with_next)
     assert "Unknown: a: b" == str(errors.Unknown("a", "b"))
+
+
+def test_an_error_survives_http():
+    """What is told as JSON becomes the same kind of error again; an unknown kind is a failure."""
+    for kind in errors.MlControlError.__subclasses__():
+        error = kind("it", "why", "what now", row=3)
+
+        again = errors.error_from(error.to_dict())
+
+        assert (kind, error.to_dict()) == (type(again), again.to_dict())
+    assert isinstance(errors.error_from({"kind": "SystemExit"}), errors.PlatformFailed)

@@ -113,13 +113,13 @@ def test_data_checks_are_partitioned_and_gates_block(definitions):
 
 
 def test_jobs_and_sensors_have_their_names_and_sensors_run(definitions):
-    """Two jobs and two sensors for each pipeline; nobody has to switch a sensor on."""
+    """Three jobs and three sensors for each pipeline; nobody has to switch a sensor on."""
     jobs = {job.name for job in definitions.resolve_all_job_defs()}
     sensors = {sensor.name: sensor for sensor in definitions.sensors}
 
     for name in ("digits", "tumours"):
-        assert {f"{name}__ingest", f"{name}__train"} <= jobs
-        for sensor in (f"{name}__arrivals", f"{name}__retraining"):
+        assert {f"{name}__ingest", f"{name}__train", f"{name}__rollout"} <= jobs
+        for sensor in (f"{name}__arrivals", f"{name}__retraining", f"{name}__rollout"):
             assert dg.DefaultSensorStatus.RUNNING == sensors[sensor].default_status
     assert "tumours__ingest" == sensors["tumours__arrivals"].job_name
     assert "tumours__train" == sensors["tumours__retraining"].job_name

@@ -131,16 +131,69 @@ def do(platform, pipeline, run, name, *arguments):
     if name == "serve":
         states = deployment.ensure_serving(platform, pipeline)
         return {variant: state.model_version for variant, state in states.items()}
-    if name == "decide":
-        from ml_control.services.retraining import observe_and_decide
+    return release(platform, pipeline, run, name, *arguments)
 
-        _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
-        return [decision.train, decision.because]
+
+def release(platform, pipeline, run, name, *arguments):
+    """The same, of what comes after a model was proven."""
+    from ml_control.services import deployment
+
+    if name == "decide":
+        return decide(platform, pipeline)
+    if name in STREAM:
+        return STREAM[name](platform, pipeline, *arguments)
     if name == "predict":
         return deployment.predict(platform, pipeline, list(arguments))["model_version"]
     if name == "route":
         return deployment.route(platform, pipeline, run, _quiet).to_json()
-    return THROUGH[name](*arguments)
+    if name in ("advance", "promote", "rollback"):
+        return roll(platform, pipeline, run, name, *arguments)
+    if name in THROUGH:
+        return THROUGH[name](*arguments)
+    import logbook
+
+    return getattr(logbook, name)(platform, pipeline, *arguments)
+
+
+def decide(platform, pipeline):
+    """Whether to train now, and why."""
+    from ml_control.services.retraining import observe_and_decide
+
+    _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
+    return [decision.train, decision.because]
+
+
+def roll(platform, pipeline, run, name, actor="", *version):
+    """A rollout moved on, by the job or by a person."""
+    from ml_control.services import commands
+    from ml_control.services.rollout import advance
+
+    if name == "advance":
+        done = advance(platform, pipeline, run, _quiet)
+        return [[action.kind for action in done.done], done.because]
+    asked = {"version": version[0]} if version else {}
+    told = getattr(commands, name)(platform, pipeline, actor=actor, because="a drill", **asked)
+    return [told.changed, told.said]
+
+
+def put(platform, pipeline, datas):
+    """Put texts into the stream, with their places modulo 7 as keys."""
+    from ml_control.ports import StreamRecord
+
+    return platform.stream.put(
+        [StreamRecord(pipeline.name, f"e{i % 7}", data.encode()) for i, data in enumerate(datas)]
+    )
+
+
+def consume(platform, pipeline, *limit):
+    """Consume a batch of the stream: how many were read, done, failed and parked."""
+    from ml_control.services.consumer import consume_batch
+
+    found = consume_batch(platform, pipeline, *limit)
+    return [found.read, found.done, found.failed, found.parked]
+
+
+STREAM = {"put": put, "consume": consume}
 
 
 def command(*arguments):

@@ -70,7 +70,7 @@ def test_status_tells_what_is_live(shell):
     assert (True, []) == (status["verdict"]["passed"], status["verdict"]["failed"])
     assert 0.9 < status["verdict"]["metrics"]["auc"] <= 1.0
     assert {**dict.fromkeys(EVENT_STATES, 0), "done": 2} == status["ledger"]
-    assert {"decision", "because"} == set(status["retrain"])
+    assert {"decision", "because", "triggers", "budget_left"} <= set(status["retrain"])
     assert "wait" == status["retrain"]["decision"]
     assert status["paused"] is False
     assert Path(status["report"]).is_file()

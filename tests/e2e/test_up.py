@@ -140,6 +140,39 @@ def test_predictions_over_http_and_command_agree(up):
     assert {"malignant", "benign"} >= {p["label"] for p in answer["predictions"]}
 
 
+def test_the_gateway_is_part_of_up(up):
+    """``up`` says where it is, ``predict`` goes through it and is logged, and it comes back."""
+    up.await_(up.live, "a model in service")
+    state = json.loads((up.home / "up.json").read_text())
+    source = up.home / "staged" / f"dt={DAYS[0]}" / "tumours.csv"
+    with source.open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    record = {k: float(v) for k, v in row.items() if k != "diagnosis"}
+    asked = up.home / "one.json"
+    asked.write_text(json.dumps([record]))
+
+    over_http = httpx.post(f"{state['gateway']}/inference/tumours", json={"records": [record]})
+    predicted = json.loads(up.command("predict", "tumours", "--input", str(asked), "--json").stdout)
+    told = httpx.post(
+        f"{state['gateway']}/outcomes/tumours",
+        json={"request_id": predicted["request_id"], "outcomes": [row["diagnosis"]]},
+    )
+    os.kill(state["children"]["gateway"]["pid"], signal.SIGKILL)
+
+    def healthy():
+        try:
+            return httpx.get(f"{state['gateway']}/healthz").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    assert f"gateway at {state['gateway']}" in up.log.read_text()
+    assert 200 == over_http.status_code, over_http.text
+    assert over_http.json()["predictions"] == predicted["predictions"]
+    assert 1 == told.json()["joined"]
+    up.await_(lambda: not healthy(), "the gateway is gone", 10)
+    up.await_(healthy, "the gateway came back", 60)
+
+
 @pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),
     reason="needs Debian's chromium and chromium-driver, which .ci/run installs",

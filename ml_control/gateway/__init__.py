@@ -1,0 +1,1 @@
+"""The gateway: one address for inference, outcomes, reading and a person's decisions."""

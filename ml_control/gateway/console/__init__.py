@@ -1,0 +1,1 @@
+"""The console: one page for each pipeline, made on the server, with nothing from outside."""

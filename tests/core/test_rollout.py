@@ -1,0 +1,502 @@
+"""What a rollout does next, case by case: each strategy, alarms, clocks, people, third models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from rollout_world import DAY, World
+
+from ml_control.core.rollout import (
+    HEALTHY_REQUESTS,
+    Command,
+    Health,
+    Judged,
+    Serving,
+    apply,
+    decide,
+    is_last,
+    obey,
+)
+from ml_control.errors import Conflict, MlControlError, NotProven, Unknown
+from ml_control.spec import RolloutSpec
+
+BAKE = 600.0
+FIT = Health(HEALTHY_REQUESTS)
+
+
+def world(**rules):
+    """A pipeline whose first model is live and whose second is proven against it."""
+    found = World(RolloutSpec(**rules))
+    found.train("one", passes=True)
+    found.settle()
+    found.train("two", passes=True)
+    return found
+
+
+def command(found, name, version="", share=0.0):
+    """Do a person's command to its end; gives the kinds of its actions."""
+    done = []
+    for _ in range(6):
+        asked = Command(name, version, share)
+        action, _ = obey(found.stored, found.seen(version), asked)
+        if action is None:
+            return done
+        found.perform(action, found.stored)
+        done.append(action.kind)
+        if is_last(asked, action):
+            return done
+    raise AssertionError(done)
+
+
+def pass_step(found, seconds=BAKE + 1, health=FIT):
+    """Let a step bake, with this health; gives why it goes on or not."""
+    found.now += seconds
+    found.health = health
+    return found.settle()
+
+
+def test_a_first_model_takes_all_traffic_by_any_strategy():
+    """There is nothing to compare it with: it is deployed and promoted, two writes."""
+    for strategy in ("all_at_once", "canary", "ab_test"):
+        found = World(RolloutSpec(strategy=strategy))
+        found.train("one", passes=True)
+
+        assert "the newest model is live" == found.settle()
+
+        assert ("one", {"a": 1.0}) == (found.stored.champion, found.stored.weights)
+        assert ["deploy", "promote"] == found.actions
+
+
+def test_all_at_once_replaces_the_champion_and_keeps_it_up():
+    """The second model takes all traffic; the first stays for a rollback until keep_alive ends."""
+    found = world(keep_alive="1 h")
+    found.settle()
+
+    assert ("two", {"a": 0.0, "b": 1.0}) == (found.stored.champion, found.stored.weights)
+    assert ({"a": found.now}, "one") == (
+        found.stored.losing_since,
+        found.stored.previous.model_version,
+    )
+    found.now += 3599
+    found.settle()
+    assert {"a", "b"} == set(found.stored.variants)
+    found.now += 1
+    found.settle()
+    assert ({"b"}, "Missing") == (set(found.stored.variants), found.endpoints["a"].state)
+    assert "one" == found.stored.previous.model_version
+
+
+def test_a_canary_goes_up_its_steps_by_healthy_evidence():
+    """Each step is held for its bake, and only enough healthy requests lead to the next."""
+    found = world(strategy="canary")
+    shares = []
+    found.settle()
+    for _ in range(3):
+        shares.append(found.stored.share)
+        found.health = None
+        assert "it takes" in pass_step(found, BAKE - 1)
+        pass_step(found, 2)
+
+    assert [0.05, 0.25, 1.0] == shares
+    assert ("two", "idle", "promoted") == (
+        found.stored.champion,
+        found.stored.state,
+        found.stored.ended,
+    )
+
+
+@pytest.mark.parametrize("health", [None, Health(0), Health(HEALTHY_REQUESTS - 1)])
+def test_missing_data_is_never_healthy(health):
+    """Without enough requests a canary holds, and after max_duration the champion stays."""
+    found = world(strategy="canary", max_duration="1 h")
+    found.settle()
+    assert "no evidence" in pass_step(found, 3000, health)
+    assert 0.05 == found.stored.share
+
+    because = pass_step(found, 601, health)
+
+    assert ("one", ("two",), "kept") == (
+        found.stored.champion,
+        found.stored.set_aside,
+        found.stored.ended,
+    )
+    assert "only a person promotes it" in because
+
+
+def test_a_flapping_alarm_holds_a_canary_where_it_is():
+    """As long as it comes back before a bake has passed without it, no step is taken."""
+    found = world(strategy="canary")
+    found.settle()
+    writes = list(found.actions)
+    for _ in range(20):
+        found.now += 300
+        found.health = Health(500, alarm="errors above the limit", alarm_since=found.now - 300)
+        assert "it holds" in found.settle()
+        found.now += 300
+        found.health = Health(900, clear_since=found.now - 299)
+        assert "cleared 299 s ago" in found.settle()
+    assert (writes, 0.05) == (found.actions, found.stored.share)
+
+    pass_step(found, 302, Health(900, clear_since=found.now - 299))
+
+    assert 0.25 == found.stored.share
+
+
+def test_a_breach_rolls_back_once_and_for_good():
+    """The challenger loses its traffic in one write, and neither it nor its rollout comes back."""
+    found = world(strategy="canary")
+    found.settle()
+
+    because = pass_step(found, 5, Health(50, breach="errors beyond their limit"))
+    for _ in range(10):
+        pass_step(found, 700, FIT)
+
+    assert "is not tried again" in because
+    assert ("one", ("two",), {"a": 1.0, "b": 0.0}) == (
+        found.stored.champion,
+        found.stored.rolled_back,
+        found.stored.weights,
+    )
+    assert 1 == found.actions.count("roll_back")
+
+
+@pytest.mark.parametrize(
+    ("said", "champion", "ended"),
+    [
+        ("promote", "two", "promoted"),
+        ("roll_back", "one", "rolled_back"),
+        ("inconclusive", "one", "kept"),
+    ],
+)
+def test_an_experiment_is_decided_by_its_judgement(said, champion, ended):
+    """It takes its share until the evidence says something; the id, which assigns, stays."""
+    found = world(strategy="ab_test", challenger_weight=0.3)
+    found.settle()
+    began = found.stored
+    assert ("experiment", 0.3) == (began.phase, began.share)
+    found.judged = Judged("continue", "too few outcomes")
+    assert "too few outcomes" == found.settle()
+
+    found.judged = Judged(said, "outcomes")
+    found.settle()
+
+    assert (champion, ended, began.id) == (
+        found.stored.champion,
+        found.stored.ended,
+        found.stored.id,
+    )
+
+
+def test_what_decides_at_the_last_moment_decides():
+    """Evidence that comes with the end of max_duration has the first word."""
+    found = world(strategy="ab_test", max_duration="1 d")
+    found.settle()
+    found.now += 2 * DAY
+    found.judged = Judged("promote", "the challenger is better")
+
+    found.settle()
+
+    assert "two" == found.stored.champion
+
+
+def test_a_model_that_cannot_answer_a_replay_takes_no_traffic():
+    """It is rolled back out of the shadow; no request was ever sent to it."""
+    found = world(strategy="ab_test")
+    found.logged, found.mute = 100, {"two"}
+
+    found.settle()
+
+    assert ("one", ("two",)) == (found.stored.champion, found.stored.rolled_back)
+    assert "share" not in found.actions
+
+
+def test_a_third_model_waits_and_the_newest_is_gated_again():
+    """While two is judged, three and four wait; then four is judged against the new champion."""
+    found = world(strategy="ab_test")
+    found.settle()
+    found.train("three", passes=True)
+    found.train("four", passes=True)
+    found.judged = Judged("continue", "undecided")
+    found.settle()
+    assert ("two", 0.5) == (found.stored.variants["b"].model_version, found.stored.share)
+
+    found.judged = Judged("promote", "better")
+    found.settle()
+
+    assert found.verdicts[("four", "two")]
+    assert ("two", "four") == (found.stored.champion, found.stored.variants["a"].model_version)
+    assert "release" in found.actions
+    assert "one" == found.stored.previous.model_version
+    assert "three" not in {entry.model_version for entry in found.stored.variants.values()}
+
+
+def test_a_third_model_that_fails_against_the_new_champion_is_refused():
+    """Gated again, it says no, and is neither deployed nor asked for ever."""
+    found = world(strategy="ab_test")
+    found.settle()
+    found.train("three", passes=True)
+    found.judged = Judged("promote", "better")
+    found.passes["three"] = False
+
+    because = found.settle()
+
+    assert "model three is refused" in because
+    assert ("two", {"one", "two"}) == (
+        found.stored.champion,
+        {entry.model_version for entry in found.stored.variants.values()},
+    )
+
+
+@pytest.mark.parametrize("state", ["canary", "ab_test"])
+def test_a_clock_set_back_an_hour_counts_anew_from_now(state):
+    """Neither bake nor keep-alive is shortened, and none waits for the clock to catch up."""
+    found = world(strategy=state, keep_alive="1 d")
+    found.settle()
+    found.judged = Judged("continue", "undecided")
+
+    found.now -= 3600
+    found.settle()
+
+    assert (found.now, found.now) == (found.stored.step_at, found.stored.started_at)
+    pass_step(found, BAKE - 1)
+    assert found.stored.share in (0.05, 0.5)
+    pass_step(found, 2)
+    found.judged = Judged("promote", "better")
+    for _ in range(3):
+        pass_step(found)
+    assert "two" == found.stored.champion
+    lost = dict(found.stored.losing_since)
+    found.now -= 3600
+    found.settle()
+    assert {"a": found.now} == found.stored.losing_since != lost
+
+
+def test_an_endpoint_that_holds_another_model_halts_and_asks():
+    """The weights stand, nothing is done by itself, and a person resumes once it is put right."""
+    found = world(strategy="ab_test")
+    found.settle()
+    weights = found.stored.weights
+    found.endpoints["b"] = Serving("InService", "one")
+    because = found.settle()
+    assert ("halted", weights) == (found.stored.state, found.stored.weights)
+    assert "a person resumes or decides" in because
+    found.judged = Judged("promote", "better")
+    found.now += 100 * DAY
+    assert because == found.settle()
+    with pytest.raises(Unknown, match="holds model one"):
+        command(found, "resume")
+
+    found.endpoints["b"] = Serving("InService", "two")
+    command(found, "resume")
+
+    assert ("in_progress", found.now) == (found.stored.state, found.stored.step_at)
+
+
+def test_evidence_that_cannot_be_read_halts_and_what_is_late_holds():
+    """A damaged record asks a person; a log that does not answer now is only waited for."""
+    found = world(strategy="ab_test")
+    found.settle()
+
+    late = decide(found.stored, replace(found.seen(), late="the log is locked"), found.rules)
+    damaged = decide(found.stored, replace(found.seen(), unreadable="no JSON"), found.rules)
+
+    assert ((), "no evidence: the log is locked") == (late.actions, late.because)
+    assert ["halt"] == [action.kind for action in damaged.actions]
+
+
+def test_a_challenger_that_cannot_come_back_is_rolled_back_a_champion_halts():
+    """Who is dead for good loses; without its champion nothing can be decided."""
+    for victim, state, rolled in (("b", "idle", ("two",)), ("a", "halted", ())):
+        found = world(strategy="ab_test")
+        found.settle()
+        found.dead = {found.endpoints[victim].version}
+        found.endpoints[victim] = Serving("Failed", found.endpoints[victim].version)
+
+        found.settle()
+
+        assert (state, rolled) == (found.stored.state, found.stored.rolled_back)
+
+
+def test_a_rollback_is_one_write_while_the_version_before_is_up():
+    """Weights and champion go back at once; a second rollback is refused saying so."""
+    found = world()
+    found.settle()
+    version = found.stored.version
+
+    assert ["revert"] == command(found, "rollback")
+
+    assert (version + 1, "one", ("two",)) == (
+        found.stored.version,
+        found.stored.champion,
+        found.stored.rolled_back,
+    )
+    with pytest.raises(Conflict, match="rolled back already"):
+        command(found, "rollback")
+    found.settle()
+    assert "one" == found.stored.champion
+
+
+def test_a_rollback_to_a_retired_version_deploys_it_again():
+    """Its server is gone: it is put up from its proven bytes, then takes the traffic."""
+    found = world(keep_alive="0 s")
+    found.settle()
+    assert {"b"} == set(found.stored.variants)
+
+    assert ["deploy", "revert"] == command(found, "rollback")
+
+    assert ("one", "two") == (found.stored.champion, found.stored.rolled_back[0])
+
+
+def test_a_rollback_in_an_experiment_ends_it_and_goes_no_further_back():
+    """The challenger is taken out; doing it again does not take the champion's place away."""
+    found = world(strategy="ab_test")
+    found.settle()
+
+    assert ["roll_back"] == command(found, "rollback")
+
+    with pytest.raises(Conflict, match="rolled back already"):
+        command(found, "rollback")
+    assert "one" == found.stored.champion
+
+
+def test_two_people_promote_and_the_second_finds_it_done():
+    """Promoting the champion is no change, whoever asks."""
+    found = world(strategy="ab_test")
+    found.settle()
+
+    assert ["promote"] == command(found, "promote")
+    assert [] == command(found, "promote", "two")
+    assert [] == command(found, "promote")
+    assert "two" == found.stored.champion
+
+
+def unjudged(found):
+    found.train("three", passes=False)
+
+
+def lost(found):
+    command(found, "promote")
+    command(found, "rollback")
+    found.train("three", passes=True)
+
+
+def waiting(found):
+    found.consent["three"] = "pending"
+    found.train("three", passes=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "version", "error", "word"),
+    [
+        (unjudged, "three", NotProven, "refused"),
+        (lost, "two", NotProven, "lost live"),
+        (waiting, "three", NotProven, "waits for a person's approval"),
+    ],
+)
+def test_no_person_promotes_what_must_not_serve(before, version, error, word):
+    """Refused, rolled back, or without its approval: each says why and what to do."""
+    found = world()
+    before(found)
+    state = found.stored
+
+    with pytest.raises(error, match=word) as refused:
+        command(found, "promote", version)
+
+    assert refused.value.next
+    assert state == found.stored
+
+
+def test_another_model_is_not_promoted_over_an_experiment():
+    """The rollout in progress is named; ending it is a decision of its own."""
+    found = world(strategy="ab_test")
+    found.settle()
+    found.train("three", passes=True)
+
+    with pytest.raises(Conflict, match="of model two is in progress"):
+        command(found, "promote", "three")
+
+
+def test_a_share_set_by_a_person_is_where_a_canary_goes_on_from():
+    """The next step is the first larger one; the step bakes anew."""
+    found = world(strategy="canary")
+    found.settle()
+
+    assert ["share"] == command(found, "traffic", share=0.1)
+    assert [] == command(found, "traffic", share=0.1)
+    assert {"a": 0.9, "b": 0.1} == found.stored.weights
+    pass_step(found)
+
+    assert 0.25 == found.stored.share
+
+
+@pytest.mark.parametrize(("name", "share"), [("traffic", 0.2), ("rollback", 0.0)])
+def test_nothing_to_move_is_refused(name, share):
+    """Without a challenger or a version before, the refusal names what is missing."""
+    found = World(RolloutSpec())
+    found.train("one", passes=True)
+    found.settle()
+
+    with pytest.raises(MlControlError) as refused:
+        command(found, name, share=share)
+
+    assert ("Conflict", True) == (refused.value.kind, bool(refused.value.next))
+
+
+def test_a_pause_stops_every_step_and_a_resume_bakes_anew():
+    """While paused neither breach nor judgement acts; a person's command does."""
+    found = world(strategy="canary")
+    found.settle()
+    command(found, "pause")
+    assert [] == command(found, "pause")
+
+    assert "a person paused it" == pass_step(found, 5000, Health(99, breach="errors"))
+    command(found, "resume")
+
+    assert (False, found.now) == (found.stored.paused, found.stored.step_at)
+    found.health = None
+    assert "no evidence" in found.settle()
+    assert [] == command(found, "resume")
+
+
+def test_a_released_target_is_told_and_stays_recorded():
+    """A newer model takes the kept variant: the history says so, and a rollback redeploys."""
+    found = world()
+    found.settle()
+    found.train("three", passes=True)
+    decision = decide(found.stored, found.seen(), found.rules)
+    assert ["release"] == [action.kind for action in decision.actions]
+    assert "rollback target released" in decision.because
+
+    found.settle()
+    command(found, "rollback")
+
+    assert ("two", ("three",)) == (found.stored.champion, found.stored.rolled_back)
+
+
+def test_an_id_is_never_given_again_after_the_registry_went_back():
+    """The same change made from an older record at another time has another id."""
+    found = world(strategy="ab_test")
+    found.step()
+    before = found.stored
+    action = decide(before, found.seen(), found.rules).actions[0]
+
+    ids = {apply(before, action, found.now + i).id for i in range(50)}
+
+    assert ("start", 50) == (action.kind, len(ids))
+
+
+def test_an_action_of_an_earlier_rollout_changes_nothing_in_a_later_one():
+    """A job that slept through the end of its rollout does not end the next one."""
+    found = world(strategy="ab_test")
+    found.settle()
+    found.judged = Judged("roll_back", "worse")
+    late = decide(found.stored, found.seen(), found.rules).actions[0]
+    found.settle()
+    found.train("three", passes=True)
+    found.settle()
+    assert ("in_progress", "roll_back") == (found.stored.state, late.kind)
+
+    for kind in ("roll_back", "keep", "halt", "share", "promote"):
+        action = replace(late, kind=kind, variant=found.stored.challenger, version="three")
+        assert found.stored is apply(found.stored, action, found.now)
