@@ -202,4 +202,4 @@ def at(observer: Any, moment: float) -> str:
     text = datetime.fromtimestamp(moment, UTC).isoformat()
     answer = observer.command("history", DIGITS, "--at", text, "--json")
     expect(answer.status == 0, f"history --at failed: {answer.err}")
-    return str(json.loads(answer.out)["live"]["model_version"])
+    return str(json.loads(answer.out)["live"]["subject"])
