@@ -321,7 +321,9 @@ def where_to_look(story: Story) -> str:
     expect(report.is_file(), "there is no report")
     page = f"{observer.ui}/locations/ml_control/asset-groups/{DIGITS}/lineage"
     expect(httpx.get(page, timeout=10).status_code == 200, "the UI does not answer")
+    console = f"{observer.gateway}/console/{DIGITS}"
+    expect(httpx.get(console, timeout=10).status_code == 200, "the console does not answer")
     return (
-        f"UI {page}\nreport {report}\nlive {found['live']['url']} model "
+        f"UI {page}\nconsole {console}\nreport {report}\nlive {found['live']['url']} model "
         f"{found['live']['model_version'][:12]}\n{chain.out.strip()}"
     )
