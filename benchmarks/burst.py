@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.platform import open_platform
-from ml_control.services.intake import BATCH, take_in
-from ml_control.services.pipelines import read_pipeline
-from ml_control.services.requests import plan
+from ml_control.services.arrivals.intake import BATCH, take_in
+from ml_control.services.arrivals.requests import plan
+from ml_control.services.authoring.pipelines import read_pipeline
 from ml_control.settings import load_settings
 
 FILES, PARTITIONS = 10_000, 4

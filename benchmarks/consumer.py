@@ -27,7 +27,7 @@ from ml_control.core.records import Rollout, Variant
 from ml_control.local.endpoints import LocalEndpoints
 from ml_control.platform import Platform, open_platform
 from ml_control.ports import Reply, StreamRecord
-from ml_control.services.consumer import consume_batch
+from ml_control.services.traffic.consumer import consume_batch
 from ml_control.serving.columns import COLUMNS
 from ml_control.serving.handlers.records import answer_records
 from ml_control.serving.handlers.steps import Served, Snapshot

@@ -87,8 +87,8 @@ def _peak() -> float:
 def _ours(file: Path, home: Path) -> None:
     from ml_control.core.pipeline import Pipeline
     from ml_control.platform import open_platform
-    from ml_control.services.dataset import admit, process
-    from ml_control.services.intake import ingest_files
+    from ml_control.services.arrivals.intake import ingest_files
+    from ml_control.services.data.dataset import admit, process
     from ml_control.settings import load_settings
     from ml_control.spec import PipelineSpec
 

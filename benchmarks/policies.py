@@ -25,10 +25,10 @@ from ml_control.core.records import (
 )
 from ml_control.platform import Platform, open_platform
 from ml_control.ports import Outcome, Prediction
-from ml_control.services.live import reference_of
-from ml_control.services.measures import take_outcomes
-from ml_control.services.pipelines import read_pipeline
-from ml_control.services.retraining import keep, observe_and_decide, tell
+from ml_control.services.authoring.pipelines import read_pipeline
+from ml_control.services.models.measures import take_outcomes
+from ml_control.services.models.retraining import keep, observe_and_decide, tell
+from ml_control.services.traffic.live import reference_of
 from ml_control.settings import load_settings
 
 PIPELINES, FEW, MANY, NEW, WARM, TICKS = 10, 10_000, 1_000_000, 10, 3, 15

@@ -12,10 +12,10 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Event, PartitionState, Published
 from ml_control.platform import Platform, open_platform
 from ml_control.services.alerts import attend
-from ml_control.services.intake import take_in
-from ml_control.services.pipelines import read_pipeline
-from ml_control.services.requests import plan
-from ml_control.services.sweep import sweep
+from ml_control.services.arrivals.intake import take_in
+from ml_control.services.arrivals.requests import plan
+from ml_control.services.arrivals.sweep import sweep
+from ml_control.services.authoring.pipelines import read_pipeline
 from ml_control.settings import load_settings
 
 FEW, MANY, NEW, WARM, TICKS = 100, 100_000, 10, 5, 25

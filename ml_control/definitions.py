@@ -16,7 +16,7 @@ import dagster as dg
 from ml_control.components.platform import platform_defs
 from ml_control.errors import MlControlError
 from ml_control.resources.instance import skip_welcome_window
-from ml_control.services.pipelines import FILE, read_pipeline
+from ml_control.services.authoring.pipelines import FILE, read_pipeline
 from ml_control.settings import load_settings
 
 _logger = logging.getLogger("ml_control")

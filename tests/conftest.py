@@ -14,7 +14,7 @@ import pytest
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.platform import Platform, open_platform
-from ml_control.services.pipelines import read_folder
+from ml_control.services.authoring.pipelines import read_folder
 from ml_control.settings import Settings, load_settings
 
 EXAMPLES = Path(__file__).parent.parent / "pipelines"
@@ -96,13 +96,13 @@ class Home:
 
     def take_in(self, pipeline: str = TUMOURS) -> None:
         """Record what landed, without waiting for it to settle."""
-        from ml_control.services.intake import take_in
+        from ml_control.services.arrivals.intake import take_in
 
         take_in(self.platform, self.pipeline(pipeline), settle=0.0)
 
     def publish(self, *days: str) -> None:
         """Take in what landed and publish these partitions, without Dagster."""
-        from ml_control.services.dataset import admit, process
+        from ml_control.services.data.dataset import admit, process
 
         self.take_in()
         for day in days:
@@ -111,7 +111,7 @@ class Home:
 
     def train(self) -> Any:
         """Train on what is published, without Dagster; adopts a finished identical job."""
-        from ml_control.services.training import train
+        from ml_control.services.models.training import train
 
         return train(self.platform, self.pipeline(), "setup", lambda _: None)
 

@@ -23,8 +23,8 @@ STARTS = 60.0
 
 def two_variants(home: Any) -> None:
     """Put the trained model live on a, and another one as its challenger on b with half."""
-    from ml_control.services.deployment import deploy, route
-    from ml_control.services.reconcile import STAGE
+    from ml_control.services.releases.deployment import deploy, route
+    from ml_control.services.releases.reconcile import STAGE
 
     def quiet(_: str) -> None:
         return None
@@ -46,7 +46,7 @@ def two_variants(home: Any) -> None:
 
 def split(home: Any, share: float, **changes: Any) -> None:
     """Write the challenger's share into the Rollout."""
-    from ml_control.services.reconcile import STAGE
+    from ml_control.services.releases.reconcile import STAGE
 
     registry = home.platform.registry
     rollout = registry.rollouts.get(TUMOURS)

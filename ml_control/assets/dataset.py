@@ -18,8 +18,8 @@ from ml_control.resources.naming import (
     partitions_of,
 )
 from ml_control.services.alerts import alert_refused
-from ml_control.services.audit import CHECK_NAMES
-from ml_control.services.dataset import admit, process
+from ml_control.services.data.audit import CHECK_NAMES
+from ml_control.services.data.dataset import admit, process
 
 RAW_CHECKS = ("objects_readable", "expectations")
 Event = dg.MaterializeResult[Any] | dg.AssetCheckResult

@@ -11,8 +11,8 @@ from ml_control.errors import Conflict, NotProven
 from ml_control.platform import Platform
 from ml_control.resources import PlatformResource
 from ml_control.resources.naming import asset_key, common
-from ml_control.services.deployment import deploy, route
-from ml_control.services.rollout import advance
+from ml_control.services.releases.deployment import deploy, route
+from ml_control.services.releases.rollout import advance
 
 
 def deployment_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:

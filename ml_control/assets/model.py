@@ -10,7 +10,7 @@ from ml_control.core.gates import gate_names
 from ml_control.core.pipeline import Pipeline
 from ml_control.resources import PlatformResource
 from ml_control.resources.naming import asset_key, check_metadata, check_name, common
-from ml_control.services.training import Trained, train
+from ml_control.services.models.training import Trained, train
 
 
 def model_asset(pipeline: Pipeline) -> dg.AssetsDefinition:

@@ -38,7 +38,7 @@ def restore(app: App, file: Path, as_json: bool) -> None:
     What serves without a passing verdict in the restored registry is stopped; its bytes are kept.
     """
     from ml_control.local.backups import check, restore
-    from ml_control.services.reconcile import after_restore
+    from ml_control.services.releases.reconcile import after_restore
 
     registry = app.settings.home / "registry.db"
     with _not_up(app.settings):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ml_control.core.pipeline import Pipeline
     from ml_control.platform import Platform
-    from ml_control.services.pipelines import PipelineFolder
+    from ml_control.services.authoring.pipelines import PipelineFolder
 
 
 class App:
@@ -42,7 +42,7 @@ class App:
     @cached_property
     def folder(self) -> PipelineFolder:
         """All pipelines, usable and broken."""
-        from ml_control.services.pipelines import read_folder
+        from ml_control.services.authoring.pipelines import read_folder
 
         return read_folder(self.settings.pipelines, self.settings.yaml_env)
 

@@ -12,7 +12,7 @@ from ml_control.cli.context import App
 from ml_control.cli.output import print_json
 
 if TYPE_CHECKING:
-    from ml_control.services.commands import Done
+    from ml_control.services.releases.commands import Done
 
 Decorated = Callable[..., Any]
 
@@ -47,7 +47,7 @@ def promote(
     app: App, pipeline: str, because: str, actor: str, version: str | None, as_json: bool
 ) -> None:
     """Give all traffic to the challenger, or to a proven model version."""
-    from ml_control.services import commands
+    from ml_control.services.releases import commands
 
     found = app.pipeline(pipeline)
     said = _teller(as_json)
@@ -62,7 +62,7 @@ def promote(
 @click.pass_obj
 def rollback(app: App, pipeline: str, because: str, actor: str, as_json: bool) -> None:
     """Take the challenger out, or go back to the version before the champion."""
-    from ml_control.services import commands
+    from ml_control.services.releases import commands
 
     found = app.pipeline(pipeline)
     done = commands.rollback(
@@ -77,7 +77,7 @@ def rollback(app: App, pipeline: str, because: str, actor: str, as_json: bool) -
 @click.pass_obj
 def traffic(app: App, pipeline: str, share: float, because: str, actor: str, as_json: bool) -> None:
     """Set the challenger's share of entities, between 0 and 1."""
-    from ml_control.services import commands
+    from ml_control.services.releases import commands
 
     found = app.pipeline(pipeline)
     done = commands.traffic(app.platform, found, share, actor=actor, because=because)
@@ -89,7 +89,7 @@ def traffic(app: App, pipeline: str, share: float, because: str, actor: str, as_
 @click.pass_obj
 def pause(app: App, pipeline: str, because: str, actor: str, as_json: bool) -> None:
     """Stop every automatic step; what serves goes on serving."""
-    from ml_control.services import commands
+    from ml_control.services.releases import commands
 
     found = app.pipeline(pipeline)
     done = commands.pause(app.platform, found, actor=actor, because=because)
@@ -101,7 +101,7 @@ def pause(app: App, pipeline: str, because: str, actor: str, as_json: bool) -> N
 @click.pass_obj
 def resume(app: App, pipeline: str, because: str, actor: str, as_json: bool) -> None:
     """Go on after a pause or a halt."""
-    from ml_control.services import commands
+    from ml_control.services.releases import commands
 
     found = app.pipeline(pipeline)
     done = commands.resume(app.platform, found, actor=actor, because=because)
@@ -116,7 +116,7 @@ def approve(
     app: App, pipeline: str, because: str, actor: str, version: str | None, as_json: bool
 ) -> None:
     """Allow a proven model version to take traffic."""
-    from ml_control.services import commands
+    from ml_control.services.releases import commands
 
     found = app.pipeline(pipeline)
     answer = commands.approve(app.platform, found, version, actor=actor, because=because)
@@ -131,7 +131,7 @@ def reject(
     app: App, pipeline: str, because: str, actor: str, version: str | None, as_json: bool
 ) -> None:
     """Never let a model version take traffic; it is final."""
-    from ml_control.services import commands
+    from ml_control.services.releases import commands
 
     found = app.pipeline(pipeline)
     answer = commands.reject(app.platform, found, version, actor=actor, because=because)

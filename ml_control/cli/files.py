@@ -23,7 +23,7 @@ from ml_control.errors import InvalidSpec
 @click.option("--target", help="Column to predict (not for images).")
 def init(folder: Path, source: Path, target: str | None) -> None:
     """Write a pipeline that runs as it is, from a sample of its data."""
-    from ml_control.services.scaffold import scaffold
+    from ml_control.services.authoring.scaffold import scaffold
 
     for path in scaffold(folder, source, target):
         click.echo(f"wrote {path}")
@@ -38,10 +38,10 @@ def check(app: App, as_json: bool) -> None:
 
     Warns of experiments that cannot come to a decision at the rate that outcomes were logged at.
     """
-    from ml_control.services.expectations import validate_suite_deep
-    from ml_control.services.pipelines import audit_columns
-    from ml_control.services.sample_size import too_few
-    from ml_control.services.suites import refuse_undecidable
+    from ml_control.services.authoring.pipelines import audit_columns
+    from ml_control.services.data.expectations import validate_suite_deep
+    from ml_control.services.data.suites import refuse_undecidable
+    from ml_control.services.models.sample_size import too_few
 
     folder = app.folder
     for name, pipeline in list(folder.found.items()):
@@ -104,7 +104,7 @@ def ingest(
     app: App, pipeline: str, files: tuple[Path, ...], partition: str | None, as_json: bool
 ) -> None:
     """Put files into the lake whole and record them; a daemon or 'run' takes them from there."""
-    from ml_control.services.intake import ingest_files
+    from ml_control.services.arrivals.intake import ingest_files
 
     done = ingest_files(app.platform, app.pipeline(pipeline), list(files), partition)
     if as_json:

@@ -23,7 +23,7 @@ _NAMED = 5
 @click.pass_obj
 def compare(app: App, pipeline: str, a: str, b: str, as_json: bool) -> None:
     """Two model versions beside each other; 'champion' and 'candidate' name versions too."""
-    from ml_control.services.comparing import compare as view
+    from ml_control.services.reading.comparing import compare as view
 
     found = view(app.platform, app.pipeline(pipeline), a, b)
     if as_json:
@@ -107,7 +107,7 @@ def score(
     as_json: bool,
 ) -> None:
     """Score a published partition offline with a proven model; kept in the lake, once."""
-    from ml_control.services import scoring
+    from ml_control.services.models import scoring
 
     platform = app.platform
     found = app.pipeline(pipeline)

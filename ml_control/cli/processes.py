@@ -56,7 +56,7 @@ class EndpointKeeper:
     def look(self) -> None:
         """One look at every pipeline; a variant that is refused does not stop the others."""
         from ml_control.services.alerts import attend, clear_alerts, raise_alert
-        from ml_control.services.deployment import ensure_serving
+        from ml_control.services.releases.deployment import ensure_serving
 
         platform = self._app.platform
         for name, pipeline in self._app.folder.found.items():
@@ -87,7 +87,7 @@ class EndpointKeeper:
     def _look_for_unclaimed(self) -> None:
         """Tell once of files in a landing folder that belongs to no pipeline."""
         from ml_control.services.alerts import attend, clear_alerts, raise_alert, unclaimed
-        from ml_control.services.pipelines import read_folder
+        from ml_control.services.authoring.pipelines import read_folder
 
         platform, settings = self._app.platform, self._app.settings
         known = {*self._app.folder.found, *self._app.folder.broken}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import click
 
 from ml_control.ports import Round
-from ml_control.services.progress import line, watching
+from ml_control.services.models.progress import line, watching
 
 
 @contextmanager

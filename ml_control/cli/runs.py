@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
     """One pass without daemons: take in what landed, audit, train, prove, deploy."""
-    from ml_control.services.intake import BATCH, take_in
-    from ml_control.services.requests import partitions_with_work
+    from ml_control.services.arrivals.intake import BATCH, take_in
+    from ml_control.services.arrivals.requests import partitions_with_work
 
     found = app.pipeline(pipeline)
     _known_partitions(found, partitions)
@@ -48,8 +48,8 @@ def backfill(app: App, pipeline: str, first: str, last: str | None) -> None:
 
     Exit status 1 when a partition was refused; the others are published and trained on.
     """
-    from ml_control.services.requests import partitions_with_work
-    from ml_control.services.retraining import BACKFILL_STAGE
+    from ml_control.services.arrivals.requests import partitions_with_work
+    from ml_control.services.models.retraining import BACKFILL_STAGE
 
     found = app.pipeline(pipeline)
     _known_partitions(found, [first, *([last] if last else [])])
@@ -125,7 +125,7 @@ def _say_where_it_stands(app: App, pipeline: Pipeline) -> None:
         click.echo(f"{name}: model {model.version[:12]} is live on {rollout.live} ({metrics})")
     if candidate is None or candidate.version == rollout.champion:
         return
-    from ml_control.services.rollout import look
+    from ml_control.services.releases.rollout import look
 
     entry = rollout.variants.get(rollout.challenger or "")
     if entry is not None and entry.model_version == candidate.version:
@@ -191,7 +191,7 @@ def _known_partitions(pipeline: Pipeline, keys: Sequence[str]) -> None:
 @click.pass_obj
 def replay(app: App, pipeline: str, partition: str | None) -> None:
     """Take parked objects again: they become pending, and their partitions get new attempts."""
-    from ml_control.services.requests import replay as take_again
+    from ml_control.services.arrivals.requests import replay as take_again
 
     touched = sorted(take_again(app.platform, app.pipeline(pipeline), partition))
     said = ", ".join(touched) or "nothing was parked"

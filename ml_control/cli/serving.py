@@ -12,7 +12,7 @@ import click
 from ml_control.cli.context import App
 from ml_control.cli.output import print_json, print_table
 from ml_control.errors import BadObject, error_from
-from ml_control.services.samples import format_of
+from ml_control.services.authoring.samples import format_of
 
 if TYPE_CHECKING:
     from ml_control.core.pipeline import Pipeline
@@ -35,7 +35,7 @@ _MAX_ARCHIVE = 1 << 30
 @click.pass_obj
 def predict(app: App, pipeline: str, source: Path, as_json: bool) -> None:
     """Predictions of the live model for raw records."""
-    from ml_control.services.deployment import predict as ask
+    from ml_control.services.releases.deployment import predict as ask
 
     found = app.pipeline(pipeline)
     names, records = read_records(found, source)
@@ -176,7 +176,7 @@ def verify(
     archive: Path, container: str, golden: Path | None, features: Path | None, as_json: bool
 ) -> None:
     """Prove or refuse any model.tar.gz for a container version. Exit status 1 if refused."""
-    from ml_control.services import verify as service
+    from ml_control.services.models import verify as service
 
     report = service.verify(
         _archive(archive),

@@ -33,14 +33,14 @@ def simulate(
 ) -> None:
     """Replay the recorded history through the policies under changed settings; writes nothing."""
     from ml_control.core.moments import moment_of
-    from ml_control.services import simulation
+    from ml_control.services.reading import simulation
 
     tried, made = simulation.changed(app.pipeline(pipeline), assignments)
     platform = app.platform
     begin = moment_of(since, platform.registry.clock(), "--since") if since else None
     found = simulation.simulate(platform, tried, made, begin)
     if plot is not None:
-        from ml_control.services.plots.simulated import save
+        from ml_control.services.models.plots.simulated import save
 
         save(found, plot)
     if as_json:

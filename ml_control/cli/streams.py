@@ -16,7 +16,7 @@ from ml_control.cli.context import App
 from ml_control.cli.output import print_json, print_table, when
 from ml_control.cli.serving import read_input, read_records
 from ml_control.errors import BadObject
-from ml_control.services.samples import format_of
+from ml_control.services.authoring.samples import format_of
 
 if TYPE_CHECKING:
     from ml_control.core.pipeline import Pipeline
@@ -54,7 +54,7 @@ def stream(
     elif action == "consume":
         _consume(app, found, once=once, as_json=as_json)
     else:
-        from ml_control.services.consumer import replay
+        from ml_control.services.traffic.consumer import replay
 
         again = replay(app.platform, pipeline)
         _say({"pipeline": pipeline, "replayed": again}, f"{again} records wait again", as_json)
@@ -155,9 +155,9 @@ def _status(app: App, pipeline: str, *, as_json: bool) -> None:
 
 
 def _consume(app: App, pipeline: Pipeline, *, once: bool, as_json: bool) -> None:
-    from ml_control.services.consumer import Consumer, consume_batch
-    from ml_control.services.deployment import ensure_serving
-    from ml_control.services.snapshots import Snapshots
+    from ml_control.services.releases.deployment import ensure_serving
+    from ml_control.services.releases.snapshots import Snapshots
+    from ml_control.services.traffic.consumer import Consumer, consume_batch
 
     ensure_serving(app.platform, pipeline)
     if not once:

@@ -39,7 +39,7 @@ def history(
 ) -> None:
     """Everything that happened, with its reason and run; what was live at a time."""
     from ml_control.core.moments import moment_of
-    from ml_control.services import timeline
+    from ml_control.services.reading import timeline
 
     found = app.pipeline(pipeline)
     ui = ui_of(app)

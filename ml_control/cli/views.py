@@ -23,7 +23,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 def status(app: App, pipeline: str | None, as_json: bool) -> None:
     """What is live, what comes next, and what waits."""
     from ml_control.services.alerts import unclaimed
-    from ml_control.services.views import status as view
+    from ml_control.services.reading.views import status as view
 
     chosen = [app.pipeline(pipeline)] if pipeline else list(app.folder.found.values())
     found = [view(app.platform, item) for item in chosen]
@@ -120,7 +120,7 @@ def events(
 @click.pass_obj
 def models(app: App, pipeline: str, tried: bool, as_json: bool) -> None:
     """Every model version with its verdict, or every trial of tuning."""
-    from ml_control.services.views import models as view
+    from ml_control.services.reading.views import models as view
 
     if tried:
         _trials(app, pipeline, as_json=as_json)
@@ -154,7 +154,7 @@ def models(app: App, pipeline: str, tried: bool, as_json: bool) -> None:
 
 
 def _trials(app: App, pipeline: str, *, as_json: bool) -> None:
-    from ml_control.services.views import trials as view
+    from ml_control.services.reading.views import trials as view
 
     found = view(app.platform, app.pipeline(pipeline))
     if as_json:

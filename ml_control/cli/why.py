@@ -35,7 +35,7 @@ def why(
     as_json: bool,
 ) -> None:
     """The chain from objects to the live model, or from an object or request to its model."""
-    from ml_control.services import lineage
+    from ml_control.services.reading import lineage
 
     if sum(item is not None for item in (version, key, request_id)) > 1:
         raise click.UsageError("--version, --object and --request exclude each other")

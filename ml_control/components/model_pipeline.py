@@ -16,7 +16,7 @@ from ml_control.resources.naming import asset_key, partitions_of
 from ml_control.sensors.arrivals import arrivals_sensor
 from ml_control.sensors.retraining import retraining_sensor
 from ml_control.sensors.rollout import rollout_sensor
-from ml_control.services.pipelines import assemble
+from ml_control.services.authoring.pipelines import assemble
 from ml_control.settings import load_settings
 from ml_control.spec import PipelineSpec
 

@@ -1,25 +1,19 @@
-"""A person's commands, where the services have them."""
+"""A person's commands, by the name of their address."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ml_control.gateway.state import State
+from ml_control.services.releases import commands
 from ml_control.serving.handlers.management import BODIES
-
-SERVICE = "ml_control.services.commands"
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    """``name(platform, pipeline, *, actor, because, ...)`` of every command that exists."""
-    if importlib.util.find_spec(SERVICE) is None:
-        return {}
-    module = importlib.import_module(SERVICE)
-    return {name: getattr(module, name) for name in BODIES if hasattr(module, name)}
+    """``name(platform, pipeline, *, actor, because, ...)`` of every command."""
+    return {name: getattr(commands, name) for name in BODIES}
 
 
 def on(state: State, known: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:

@@ -7,7 +7,7 @@ import json
 from ml_control.gateway.audit import Audit
 from ml_control.gateway.console.desk import Console
 from ml_control.gateway.state import State
-from ml_control.services.metrics import CONTENT_TYPE, exposition
+from ml_control.services.reading.metrics import CONTENT_TYPE, exposition
 from ml_control.serving.handlers.desk import Desk
 from ml_control.serving.handlers.messages import Answer, Request
 from ml_control.serving.handlers.routes import Route

@@ -20,8 +20,8 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.errors import InvalidSpec, MlControlError, PlatformFailed, Retryable
 from ml_control.platform import Platform
 from ml_control.registry.tokens import Token
-from ml_control.services.pipelines import PipelineFolder, read_folder
-from ml_control.services.snapshots import Snapshots
+from ml_control.services.authoring.pipelines import PipelineFolder, read_folder
+from ml_control.services.releases.snapshots import Snapshots
 from ml_control.serving.handlers.messages import Refusal
 from ml_control.serving.handlers.steps import Snapshot
 

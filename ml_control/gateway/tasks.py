@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ml_control.gateway.background import Task
 from ml_control.gateway.state import State
-from ml_control.services.consumer import IDLE_SECONDS, Consumer
-from ml_control.services.flush import flush
+from ml_control.services.traffic.consumer import IDLE_SECONDS, Consumer
+from ml_control.services.traffic.flush import flush
 from ml_control.serving.http import log
 
 _FLUSH_SECONDS = 10.0

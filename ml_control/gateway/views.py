@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_control.errors import MlControlError
 from ml_control.gateway.state import State
-from ml_control.services import views
+from ml_control.services.reading import views
 
 
 class LiveViews:

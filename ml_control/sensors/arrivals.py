@@ -11,9 +11,9 @@ from ml_control.resources import PlatformResource
 from ml_control.resources.naming import partitions_of
 from ml_control.sensors.in_flight import in_flight
 from ml_control.services.alerts import attend
-from ml_control.services.intake import BATCH, Intake, take_in
-from ml_control.services.requests import Plan, plan
-from ml_control.services.sweep import Swept, sweep
+from ml_control.services.arrivals.intake import BATCH, Intake, take_in
+from ml_control.services.arrivals.requests import Plan, plan
+from ml_control.services.arrivals.sweep import Swept, sweep
 
 _TICK_SECONDS = 20.0  # Dagster ends a tick at 60 s
 _SHOWN = 3  # partitions whose reason to wait is told

@@ -6,9 +6,9 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.resources import PlatformResource
 from ml_control.resources.naming import asset_key
 from ml_control.sensors.in_flight import in_flight
-from ml_control.services.measures import take_outcomes
-from ml_control.services.retraining import keep, observe_and_decide, tell
-from ml_control.services.timeline import note_asked
+from ml_control.services.models.measures import take_outcomes
+from ml_control.services.models.retraining import keep, observe_and_decide, tell
+from ml_control.services.reading.timeline import note_asked
 
 
 def retraining_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:

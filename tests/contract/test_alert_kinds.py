@@ -6,8 +6,8 @@ import pytest
 
 from ml_control.errors import Unknown
 from ml_control.ports import EndpointState
-from ml_control.services import reconcile
 from ml_control.services.alerts import STALLED, alert_stalled, attend, clear_alert
+from ml_control.services.releases import reconcile
 
 P = "tumours"
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ml_control.errors import PlatformFailed
-from ml_control.services import channels as subject
+from ml_control.services.models import channels as subject
 
 
 def folders(home):
@@ -36,7 +36,7 @@ def test_shards_give_the_same_model(audited, monkeypatch):
     monkeypatch.setattr(subject, "SHARD_BYTES", 1000)
     platform = audited.platform
     monkeypatch.setattr(platform.trainer, "train", trained)
-    from ml_control.services.training import train
+    from ml_control.services.models.training import train
 
     again = train(platform, audited.pipeline(), "again", lambda _: None)
 

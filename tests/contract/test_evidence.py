@@ -11,9 +11,9 @@ import pytest
 from ml_control.core.features import fit
 from ml_control.core.profile import merge
 from ml_control.errors import Retryable
-from ml_control.services import evidence, proving
-from ml_control.services.channels import profiles, write_channels
-from ml_control.services.selection import select
+from ml_control.services.models import evidence, proving
+from ml_control.services.models.channels import profiles, write_channels
+from ml_control.services.models.selection import select
 
 
 def slowed(monkeypatch, found, work):

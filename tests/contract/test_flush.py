@@ -18,9 +18,9 @@ from ml_control.errors import MlControlError, PlatformFailed, Unknown
 from ml_control.platform import open_platform
 from ml_control.ports import Outcome, Prediction
 from ml_control.registry.live import HOURS, LiveState, Plan
-from ml_control.services import flush as flushing
-from ml_control.services.flush import flush
-from ml_control.services.log_files import read_outcomes, read_predictions
+from ml_control.services.traffic import flush as flushing
+from ml_control.services.traffic.flush import flush
+from ml_control.services.traffic.log_files import read_outcomes, read_predictions
 from ml_control.settings import load_settings
 from ml_control.spec import PipelineSpec
 
@@ -361,7 +361,7 @@ def test_live_profiles_are_on_the_bins_of_the_models_own_profile(trained):
     """Counts add up to the rows, on the very edges of the training data; answers of the test rows
     were kept as what predictions are compared with.
     """
-    from ml_control.services.live import reference_of
+    from ml_control.services.traffic.live import reference_of
 
     opened, tumours = trained.platform, trained.pipeline()
     model = opened.registry.models.candidate("tumours")

@@ -17,9 +17,9 @@ import numpy as np
 from ml_control.core import tabular
 from ml_control.core.pipeline import Pipeline
 from ml_control.platform import open_platform
-from ml_control.services import staging
-from ml_control.services.dataset import admit, process
-from ml_control.services.intake import take_in
+from ml_control.services.data import staging
+from ml_control.services.data.dataset import admit, process
+from ml_control.services.arrivals.intake import take_in
 from ml_control.settings import load_settings
 from ml_control.spec import PipelineSpec
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ml_control.core.features import FeatureSpec, NumberFeature
 from ml_control.errors import BadObject, NotProven, PlatformFailed
-from ml_control.services import scoring
-from ml_control.services.comparing import compare
-from ml_control.services.scoring import answers, score, write_out
+from ml_control.services.models import scoring
+from ml_control.services.models.scoring import answers, score, write_out
+from ml_control.services.reading.comparing import compare
 
 P = "tumours"
 LABELS = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "regression": ()}

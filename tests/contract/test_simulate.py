@@ -13,11 +13,11 @@ from ml_control.core.records import ModelVersion, Variant
 from ml_control.core.retraining import begun, ended
 from ml_control.errors import InvalidSpec
 from ml_control.ports import Outcome, Prediction
-from ml_control.services.retraining import keep, observe_and_decide
-from ml_control.services.rollout.evidence import gather, judgement, read_evidence
-from ml_control.services.selection import select
-from ml_control.services.simulation import changed, simulate
-from ml_control.services.timeline import note_asked
+from ml_control.services.models.retraining import keep, observe_and_decide
+from ml_control.services.models.selection import select
+from ml_control.services.reading.simulation import changed, simulate
+from ml_control.services.reading.timeline import note_asked
+from ml_control.services.releases.rollout.evidence import gather, judgement, read_evidence
 
 P = "tumours"
 BATCH = 40

@@ -9,9 +9,9 @@ from contextlib import closing
 import pytest
 
 from ml_control.services.alerts import attend
-from ml_control.services.intake import take_in
-from ml_control.services.requests import plan
-from ml_control.services.sweep import GRACE_SECONDS, sweep
+from ml_control.services.arrivals.intake import take_in
+from ml_control.services.arrivals.requests import plan
+from ml_control.services.arrivals.sweep import GRACE_SECONDS, sweep
 
 P, DAY = "tumours", "2024-03-04"
 

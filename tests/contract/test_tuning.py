@@ -22,7 +22,7 @@ from ml_control.local.files import exclusive
 from ml_control.local.trainer import LocalTrainer
 from ml_control.platform import open_platform
 from ml_control.ports import TrainingJob
-from ml_control.services.tuning import check_ranges, tune
+from ml_control.services.models.tuning import check_ranges, tune
 from ml_control.settings import load_settings
 from ml_control.spec import Training
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from ml_control.core.records import CheckOutcome
 from ml_control.errors import InvalidSpec
-from ml_control.services.audit import CHECK_NAMES, audit_frame, quality_digest
-from ml_control.services.expectations import run_suite, validate_suite_deep
-from ml_control.services.suites import (
+from ml_control.services.data.audit import CHECK_NAMES, audit_frame, quality_digest
+from ml_control.services.data.expectations import run_suite, validate_suite_deep
+from ml_control.services.data.suites import (
     EXPECTATION_TYPES,
     validate_suite,
 )
@@ -158,7 +158,7 @@ def test_running_is_silent_and_leaves_nothing(tmp_path):
     """A suite runs without writing to the working directory, to stdout or to stderr."""
     code = (
         "import sys, json, polars\n"
-        "from ml_control.services.expectations import run_suite\n"
+        "from ml_control.services.data.expectations import run_suite\n"
         "found = run_suite(json.loads(sys.argv[1]), polars.DataFrame({'age': [1.0]}), name='p')\n"
         "sys.exit(0 if found[0].passed else 3)\n"
     )
@@ -237,8 +237,8 @@ def test_light_validation_imports_nothing_heavy():
     """Loading definitions pays for neither Great Expectations nor a data-frame library."""
     code = (
         "import sys, json\n"
-        "from ml_control.services.audit import CHECK_NAMES\n"
-        "from ml_control.services.expectations import validate_suite\n"
+        "from ml_control.services.data.audit import CHECK_NAMES\n"
+        "from ml_control.services.data.expectations import validate_suite\n"
         "validate_suite(json.loads(sys.argv[1]), ['age'])\n"
         "print(sorted({'great_expectations', 'pandas', 'polars', 'numpy'} & set(sys.modules)))\n"
     )

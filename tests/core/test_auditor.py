@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from ml_control.core.profile import profile
 from ml_control.errors import InvalidSpec
-from ml_control.services import suite_check
-from ml_control.services.audit import CHECK_NAMES, Auditor, SuiteCheck, quality_digest
-from ml_control.services.expectations import run_suite
-from ml_control.services.suites import (
+from ml_control.services.data import suite_check
+from ml_control.services.data.audit import CHECK_NAMES, Auditor, SuiteCheck, quality_digest
+from ml_control.services.data.expectations import run_suite
+from ml_control.services.data.suites import (
     EXPECTATION_TYPES,
     UNDECIDABLE,
     refuse_undecidable,

@@ -10,8 +10,8 @@ import pytest
 
 from ml_control.errors import NotProven, Retryable
 from ml_control.ports import Prediction
-from ml_control.services import consumer
-from ml_control.services.consumer import Consumer, _write
+from ml_control.services.traffic import consumer
+from ml_control.services.traffic.consumer import Consumer, _write
 from ml_control.serving.handlers.records import Batch
 
 

@@ -3,8 +3,8 @@
 import json
 
 from ml_control.core.profile import merge
-from ml_control.services.dataset import admit, load_processed, process
-from ml_control.services.drift import drift_reference
+from ml_control.services.data.dataset import admit, load_processed, process
+from ml_control.services.data.drift import drift_reference
 
 
 def test_before_any_model_there_is_no_reference(audited_template, tmp_path):

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from ml_control.core.features import FeatureSpec
-from ml_control.services.golden import GAPS, GOLDEN_ROWS, GoldenRows
+from ml_control.services.models.golden import GAPS, GOLDEN_ROWS, GoldenRows
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from ml_control.core.images import encode_png
 from ml_control.core.infer import Inference, infer, infer_images
 from ml_control.core.tabular import read_csv
 from ml_control.errors import BadObject, InvalidSpec
-from ml_control.services.scaffold import render, scaffold
+from ml_control.services.authoring.scaffold import render, scaffold
 from ml_control.spec import PipelineSpec
 from ml_control.testing.samples import write_digits, write_tumours
 

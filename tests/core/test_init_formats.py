@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from ml_control.cli.main import cli
 from ml_control.core.parquet import ParquetReader
 from ml_control.errors import BadObject, InvalidSpec
-from ml_control.services import samples
-from ml_control.services.scaffold import scaffold
+from ml_control.services.authoring import samples
+from ml_control.services.authoring.scaffold import scaffold
 from ml_control.spec import PipelineSpec
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.platform import open_platform
-from ml_control.services.dataset import admit, load_processed, process
-from ml_control.services.intake import take_in
-from ml_control.services.staging import parts_folder
+from ml_control.services.arrivals.intake import take_in
+from ml_control.services.data.dataset import admit, load_processed, process
+from ml_control.services.data.staging import parts_folder
 from ml_control.settings import load_settings
 from ml_control.spec import PipelineSpec
 

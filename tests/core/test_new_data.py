@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ml_control.services import new_data as counting
-from ml_control.services.new_data import new_data
+from ml_control.services.data import new_data as counting
+from ml_control.services.data.new_data import new_data
 
 P = "tumours"
 

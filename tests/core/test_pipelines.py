@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ml_control.errors import InvalidSpec
-from ml_control.services.pipelines import read_folder, read_pipeline
+from ml_control.services.authoring.pipelines import read_folder, read_pipeline
 
 EXAMPLES = Path(__file__).parents[2] / "pipelines"
 GOOD = """\

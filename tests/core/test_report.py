@@ -16,9 +16,9 @@ from ml_control.core.metrics import evaluate_all
 from ml_control.core.records import Dataset, DatasetPart, GateResult, ModelVersion, Verdict
 from ml_control.errors import NotProven
 from ml_control.ports import Round
-from ml_control.services import plots
-from ml_control.services.plots.contributions import by_feature
-from ml_control.services.report import compose
+from ml_control.services.models import plots
+from ml_control.services.models.plots.contributions import by_feature
+from ml_control.services.models.report import compose
 
 HOSTILE = "<script>alert(1)</script>\"'&$\\frac{$ 数"
 ROUNDS = [

@@ -8,7 +8,7 @@ from ml_control.core.drift import LEAST_ROWS
 from ml_control.core.retraining import begun, ended
 from ml_control.errors import Retryable
 from ml_control.ports import Outcome, Prediction
-from ml_control.services.views import status
+from ml_control.services.reading.views import status
 
 LAST = "2024-03-06"
 P = "tumours"
@@ -18,7 +18,7 @@ class Live:
     """A home whose model is live: its sensors, its clock, and what people ask of it."""
 
     def __init__(self, home, sensors, monkeypatch):
-        from ml_control.services.drift import profile_of
+        from ml_control.services.data.drift import profile_of
 
         self.home, self.sensors, self.platform = home, sensors, home.platform
         self.registry = self.platform.registry
@@ -94,7 +94,7 @@ def drifted(registry):
 
 def test_new_data_during_a_training_gives_exactly_one_follow_up(fast, audited, sensors_of):
     """However often it is looked at during and after, one training follows, and then none."""
-    from ml_control.services.training import train
+    from ml_control.services.models.training import train
 
     sensors, during = sensors_of(audited), []
 

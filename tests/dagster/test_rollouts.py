@@ -12,8 +12,8 @@ from ml_control.cli.main import cli
 from ml_control.errors import Conflict, NotProven, PlatformFailed
 from ml_control.ports import Item, Outcome, Prediction, Put
 from ml_control.resources import PlatformResource
-from ml_control.services import commands
-from ml_control.services.deployment import deploy, route
+from ml_control.services.releases import commands
+from ml_control.services.releases.deployment import deploy, route
 
 P, LAST = "tumours", "2024-03-06"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

@@ -167,7 +167,7 @@ def test_a_run_whose_process_is_gone_does_not_block_its_partition(sensors, monke
 
 def test_raw_content_without_processed_is_asked_for(sensors):
     """A run that died between its two assets is made good, although no event is open."""
-    from ml_control.services.dataset import admit
+    from ml_control.services.data.dataset import admit
 
     sensors.home.land(DAY)
     sensors.home.take_in()

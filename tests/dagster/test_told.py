@@ -10,11 +10,11 @@ from ml_control.cli.context import App
 from ml_control.cli.main import cli
 from ml_control.cli.processes import EndpointKeeper
 from ml_control.errors import NotProven, Retryable
-from ml_control.services import deployment
 from ml_control.services.alerts import attend
-from ml_control.services.dataset import admit, process
-from ml_control.services.requests import plan, replay
-from ml_control.services.sweep import sweep
+from ml_control.services.arrivals.requests import plan, replay
+from ml_control.services.arrivals.sweep import sweep
+from ml_control.services.data.dataset import admit, process
+from ml_control.services.releases import deployment
 
 P, DAY = "tumours", "2024-03-04"
 

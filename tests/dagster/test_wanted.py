@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.services.requests import park, plan, replay
+from ml_control.services.arrivals.requests import park, plan, replay
 
 DAY, LAST = "2024-03-04", "2024-03-06"
 

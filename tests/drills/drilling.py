@@ -19,10 +19,10 @@ from ml_control.core.artifact import version_of
 from ml_control.core.digests import sha256
 from ml_control.core.records import RawManifest
 from ml_control.platform import open_platform
-from ml_control.services.dataset import load_processed, load_raw, read_parquet
-from ml_control.services.deployment import answer_golden
-from ml_control.services.gatekeeper import require_once_proven
-from ml_control.services.pipelines import read_folder
+from ml_control.services.authoring.pipelines import read_folder
+from ml_control.services.data.dataset import load_processed, load_raw, read_parquet
+from ml_control.services.models.gatekeeper import require_once_proven
+from ml_control.services.releases.deployment import answer_golden
 from ml_control.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ml_control.ports import Outcome, Prediction
-from ml_control.services.flush import flush as flush_all
+from ml_control.services.traffic.flush import flush as flush_all
 
 NOON = 1_900_000_000.0 // 3600 * 3600  # in the future: nothing is too old to be joined
 COLUMN = "worst_radius"

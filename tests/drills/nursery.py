@@ -24,7 +24,10 @@ def warm_up():
 
     import ml_control.cli.main
     from ml_control.core import features, gates, profile, tabular
-    from ml_control.services import dataset, deployment, intake, plots, report, training
+    from ml_control.services.arrivals import intake
+    from ml_control.services.data import dataset
+    from ml_control.services.models import plots, report, training
+    from ml_control.services.releases import deployment
 
     return (
         *(dagster, matplotlib, numpy, polars, sklearn, xgboost, ml_control, features, gates),

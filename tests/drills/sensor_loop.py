@@ -36,9 +36,9 @@ from ml_control.definitions import defs
 from ml_control.local import alerts, endpoints, notifications, registry, trainer  # noqa: F401
 from ml_control.resources import PlatformResource
 from ml_control.sensors import in_flight
-from ml_control.services import dataset, drift  # noqa: F401
-from ml_control.services.pipelines import read_folder
-from ml_control.services.requests import partitions_with_work
+from ml_control.services.arrivals.requests import partitions_with_work
+from ml_control.services.authoring.pipelines import read_folder
+from ml_control.services.data import dataset, drift  # noqa: F401
 
 NAME = "tumours"
 SENSOR = f"{NAME}__arrivals"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from drilling import NAME
 
-from ml_control.services.deployment import answer_golden
-from ml_control.services.gatekeeper import require_once_proven
+from ml_control.services.models.gatekeeper import require_once_proven
+from ml_control.services.releases.deployment import answer_golden
 
 WORK = [["deploy"], ["route"]]
-ENDPOINTS, SERVICE = "ml_control.local.endpoints", "ml_control.services.deployment"
+ENDPOINTS, SERVICE = "ml_control.local.endpoints", "ml_control.services.releases.deployment"
 STEPS = [  # in their order: (call, before or after it, with what, which time)
     ("endpoints.deploy", "before", "", 1),  # nothing written
     (f"{ENDPOINTS}:write_whole", "after", "model.tar.gz", 1),  # archive in the endpoint's folder

@@ -13,8 +13,8 @@ import subprocess
 import pytest
 from drilling import ALL, DATA, DAYS, NAME
 
-from ml_control.services.deployment import answer_golden
-from ml_control.services.gatekeeper import require_once_proven
+from ml_control.services.models.gatekeeper import require_once_proven
+from ml_control.services.releases.deployment import answer_golden
 
 DAY = DAYS[0]
 REGISTRY = "registry.db"
@@ -29,7 +29,7 @@ INGEST = [  # (the call during which files cannot grow, the bytes they may have,
     ("lake.put", "/manifest.json", 100, "/manifest.json"),
 ]
 TRAIN = [
-    ("ml_control.services.training:write_channels", "", 2000, "/channels/"),
+    ("ml_control.services.models.training:write_channels", "", 2000, "/channels/"),
     ("trainer.train", "", 0, f"{NAME}-"),
     ("trainer.train", "", 3000, f"{NAME}-"),
     ("registry.models.record_trial", "", 0, REGISTRY),

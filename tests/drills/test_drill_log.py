@@ -9,7 +9,7 @@ from drilling import NAME, until
 from logbook import COLUMN, NOON
 
 from ml_control.local.prediction_log import SqlitePredictionLog
-from ml_control.services.log_files import read_outcomes, read_predictions
+from ml_control.services.traffic.log_files import read_outcomes, read_predictions
 
 FIRST, LAST = 0, 120
 COMMIT = "ml_control.local.prediction_log.commits:append"

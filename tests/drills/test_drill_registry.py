@@ -11,8 +11,8 @@ from drilling import ALL, DATA, DAYS, NAME
 
 from ml_control.local.backups import back_up
 from ml_control.local.endpoints import LocalEndpoints
-from ml_control.services.deployment import answer_golden
-from ml_control.services.gatekeeper import require_once_proven
+from ml_control.services.models.gatekeeper import require_once_proven
+from ml_control.services.releases.deployment import answer_golden
 
 DAY = DAYS[0]
 

@@ -14,10 +14,10 @@ from drilling import DAYS, NAME, Home
 
 from ml_control.core.routing import to_challenger
 from ml_control.ports import Outcome, Prediction
-from ml_control.services.deployment import answer_golden
-from ml_control.services.gatekeeper import require_once_proven
+from ml_control.services.models.gatekeeper import require_once_proven
+from ml_control.services.releases.deployment import answer_golden
 
-SERVICE = "ml_control.services.deployment"
+SERVICE = "ml_control.services.releases.deployment"
 CANARY = {
     "strategy": "canary",
     "canary": {"steps": [0.5, 1.0], "bake": "0 s"},

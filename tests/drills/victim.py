@@ -26,7 +26,7 @@ from pathlib import Path
 
 from ml_control.errors import MlControlError
 from ml_control.platform import open_platform
-from ml_control.services.pipelines import read_folder
+from ml_control.services.authoring.pipelines import read_folder
 from ml_control.settings import load_settings
 
 
@@ -107,7 +107,10 @@ class Stop:
 
 def do(platform, pipeline, run, name, *arguments):
     """One piece of work, by the same services that assets, sensors and commands use."""
-    from ml_control.services import dataset, deployment, intake, requests, training
+    from ml_control.services.arrivals import intake, requests
+    from ml_control.services.data import dataset
+    from ml_control.services.models import training
+    from ml_control.services.releases import deployment
 
     if name == "take_in":
         taken = intake.take_in(platform, pipeline, settle=0.0)
@@ -136,7 +139,7 @@ def do(platform, pipeline, run, name, *arguments):
 
 def release(platform, pipeline, run, name, *arguments):
     """The same, of what comes after a model was proven."""
-    from ml_control.services import deployment
+    from ml_control.services.releases import deployment
 
     if name == "decide":
         return decide(platform, pipeline)
@@ -157,7 +160,7 @@ def release(platform, pipeline, run, name, *arguments):
 
 def decide(platform, pipeline):
     """Whether to train now, and why."""
-    from ml_control.services.retraining import observe_and_decide
+    from ml_control.services.models.retraining import observe_and_decide
 
     _, decision = observe_and_decide(platform, pipeline, ingesting=0, training=False)
     return [decision.train, decision.because]
@@ -165,8 +168,8 @@ def decide(platform, pipeline):
 
 def roll(platform, pipeline, run, name, actor="", *version):
     """A rollout moved on, by the job or by a person."""
-    from ml_control.services import commands
-    from ml_control.services.rollout import advance
+    from ml_control.services.releases import commands
+    from ml_control.services.releases.rollout import advance
 
     if name == "advance":
         done = advance(platform, pipeline, run, _quiet)
@@ -187,7 +190,7 @@ def put(platform, pipeline, datas):
 
 def consume(platform, pipeline, *limit):
     """Consume a batch of the stream: how many were read, done, failed and parked."""
-    from ml_control.services.consumer import consume_batch
+    from ml_control.services.traffic.consumer import consume_batch
 
     found = consume_batch(platform, pipeline, *limit)
     return [found.read, found.done, found.failed, found.parked]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ml_control.core.records import EVENT_STATES
-from ml_control.services.verify import verify
+from ml_control.services.models.verify import verify
 from ml_control.testing.samples import write_tumours
 
 DAYS = ["2024-03-04", "2024-03-05"]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from gateways import RunningGateway, records
 
-from ml_control.services.deployment import ensure_serving
-from ml_control.services.rollout.evidence import gather, note_judgement
+from ml_control.services.releases.deployment import ensure_serving
+from ml_control.services.releases.rollout.evidence import gather, note_judgement
 
 REQUESTS = 120
 

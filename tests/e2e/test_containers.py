@@ -8,12 +8,12 @@ import pytest
 from claims import DAY, GATES, write_claims, write_pipeline
 
 from ml_control.platform import open_platform
-from ml_control.services.dataset import admit, process
-from ml_control.services.deployment import answer_golden, deploy
-from ml_control.services.gatekeeper import require_once_proven
-from ml_control.services.intake import take_in
-from ml_control.services.pipelines import read_folder
-from ml_control.services.training import train
+from ml_control.services.arrivals.intake import take_in
+from ml_control.services.authoring.pipelines import read_folder
+from ml_control.services.data.dataset import admit, process
+from ml_control.services.models.gatekeeper import require_once_proven
+from ml_control.services.models.training import train
+from ml_control.services.releases.deployment import answer_golden, deploy
 from ml_control.settings import load_settings
 
 SERVED = {  # one task on each version; all of them are trained and replayed on each

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ml_control.core.containers import container
 from ml_control.errors import InvalidSpec, NotProven
-from ml_control.services.proving import replay
+from ml_control.services.models.proving import replay
 from ml_control.serving.proving import read_rows
 
 NOW = container("3.2-0")

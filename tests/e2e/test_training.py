@@ -14,7 +14,7 @@ from claims import DAY, write_claims, write_pipeline
 from ml_control.cli.progress import rounds_shown
 from ml_control.platform import open_platform
 from ml_control.ports import Round
-from ml_control.services.progress import teller
+from ml_control.services.models.progress import teller
 from ml_control.settings import load_settings
 
 RANGES = {"max_depth": [2, 4], "eta": [0.05, 0.5]}

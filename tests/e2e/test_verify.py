@@ -9,7 +9,7 @@ import pytest
 
 from ml_control.core.artifact import pack
 from ml_control.errors import InvalidSpec, NotProven
-from ml_control.services.verify import raise_if_refused, verify
+from ml_control.services.models.verify import raise_if_refused, verify
 
 
 def csv_line(row) -> str:

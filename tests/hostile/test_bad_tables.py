@@ -11,8 +11,8 @@ from bad_tables import BAD, GOOD, spec
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.platform import open_platform
-from ml_control.services.dataset import admit, process
-from ml_control.services.intake import take_in
+from ml_control.services.arrivals.intake import take_in
+from ml_control.services.data.dataset import admit, process
 from ml_control.settings import load_settings
 
 DAY = "2026-03-04"

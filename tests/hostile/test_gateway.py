@@ -24,7 +24,7 @@ PLANTED = "s3cr3t-4711"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory, two_variants_template):
     """Both variants served for real; one column is never kept."""
-    from ml_control.services.deployment import ensure_serving
+    from ml_control.services.releases.deployment import ensure_serving
 
     home = two_variants_template.copy_to(tmp_path_factory.mktemp("gateway"))
     file = home.pipelines / "tumours" / "defs.yaml"

@@ -10,8 +10,8 @@ from ml_control.core.digests import sha256
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import BadObject
 from ml_control.platform import open_platform
-from ml_control.services.dataset import admit
-from ml_control.services.intake import take_in
+from ml_control.services.arrivals.intake import take_in
+from ml_control.services.data.dataset import admit
 from ml_control.settings import load_settings
 
 PIPELINE = Pipeline(SPEC.model_copy(update={"name": "shop"}))

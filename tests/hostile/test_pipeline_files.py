@@ -11,7 +11,7 @@ from bad_pipelines import GOOD, PIPELINES
 
 from ml_control.definitions import load_pipelines
 from ml_control.errors import InvalidSpec
-from ml_control.services.pipelines import read_folder, read_pipeline
+from ml_control.services.authoring.pipelines import read_folder, read_pipeline
 
 
 @pytest.fixture(scope="module")

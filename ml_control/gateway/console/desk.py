@@ -15,7 +15,7 @@ from ml_control.gateway.console.render import FORMS, POLICY, pipeline_page, rend
 from ml_control.gateway.console.session import Session, Sessions, cookie
 from ml_control.gateway.state import State
 from ml_control.registry.tokens import matching
-from ml_control.services import console
+from ml_control.services.reading import console
 from ml_control.serving.handlers import management
 from ml_control.serving.handlers.bodies import Strict
 from ml_control.serving.handlers.desk import Desk

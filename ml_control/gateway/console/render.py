@@ -53,7 +53,7 @@ def render(template: str, **values: Any) -> bytes:
 
 
 def pipeline_page(page: dict[str, Any], **values: Any) -> bytes:
-    """The page of one pipeline, see :func:`ml_control.services.console.page`."""
+    """The page of one pipeline, see :func:`ml_control.services.reading.console.page`."""
     title = f"{page['name']}: challenger minus champion"
     # Only numbers and times go into the picture, and its title is escaped there.
     chart = Markup(confidence_sequence([Look(*look) for look in page["curve"]], title))  # noqa: S704

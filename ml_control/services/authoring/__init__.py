@@ -1,0 +1,1 @@
+"""From a sample to a pipeline file, and from files to pipelines."""

@@ -1,0 +1,1 @@
+"""From admitted objects to published partitions: staged, audited, described."""

@@ -1,0 +1,1 @@
+"""From a proven model to the traffic that it earned, and back."""

@@ -1,6 +1,0 @@
-"""simulate: what the policies would have done with the recorded history. Reads, never writes."""
-
-from ml_control.services.simulation.answer import simulate
-from ml_control.services.simulation.changes import changed
-
-__all__ = ["changed", "simulate"]
