@@ -1,0 +1,89 @@
+"""What ml-control asks of a platform. Each port has an adapter under ``local`` and one under
+``aws`` with the same file name, and one contract suite that both pass.
+"""
+
+from __future__ import annotations
+
+from ml_control.ports.alerts import (
+    Alert,
+    Alerts,
+)
+from ml_control.ports.arrivals import (
+    Notice,
+    Notifications,
+    Stored,
+    Stray,
+)
+from ml_control.ports.endpoints import (
+    Endpoints,
+    EndpointState,
+    Reply,
+)
+from ml_control.ports.predictions import (
+    LATENCY_BOUNDS,
+    Joined,
+    Logged,
+    LogState,
+    Outcome,
+    Prediction,
+    PredictionLog,
+    Traffic,
+)
+from ml_control.ports.stream import (
+    MAX_STREAM_BYTES,
+    MAX_STREAM_KEY,
+    Parked,
+    Stream,
+    StreamRecord,
+    StreamState,
+)
+from ml_control.ports.tables import (
+    TABLES,
+    Check,
+    Item,
+    Put,
+    Table,
+    Tables,
+)
+from ml_control.ports.training import (
+    Round,
+    Trainer,
+    TrainingJob,
+    TrainingResult,
+)
+
+__all__ = [
+    "LATENCY_BOUNDS",
+    "MAX_STREAM_BYTES",
+    "MAX_STREAM_KEY",
+    "TABLES",
+    "Alert",
+    "Alerts",
+    "Check",
+    "EndpointState",
+    "Endpoints",
+    "Item",
+    "Joined",
+    "LogState",
+    "Logged",
+    "Notice",
+    "Notifications",
+    "Outcome",
+    "Parked",
+    "Prediction",
+    "PredictionLog",
+    "Put",
+    "Reply",
+    "Round",
+    "Stored",
+    "Stray",
+    "Stream",
+    "StreamRecord",
+    "StreamState",
+    "Table",
+    "Tables",
+    "Traffic",
+    "Trainer",
+    "TrainingJob",
+    "TrainingResult",
+]

@@ -1,0 +1,94 @@
+"""Where word of new objects comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A source's word that an object version exists. ``handle`` is what acknowledging needs.
+
+    ``fresh``: certainly a new put, so that putting an older content again makes it current;
+    unless the ledger has this version from the same ``put``, for then it is word of that one.
+    """
+
+    bucket: str
+    key: str
+    version: str
+    size: int
+    path: str  # lake key of the bytes
+    at: float
+    handle: str
+    refused: str = ""  # why it cannot be admitted at all, if so
+    fresh: bool = False
+    put: str = ""  # names the act of putting it, where the source can tell one from the next
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object of the lake's raw area, as a listing shows it: nothing was read."""
+
+    path: str
+    at: float  # when it came to be there
+    key: str  # its key as far as the path tells
+    beside: str = ""  # other versions of it have paths that begin so and are as long
+
+
+@dataclass(frozen=True)
+class Stray:
+    """Objects that wait where no pipeline looks."""
+
+    name: str  # of the pipeline that they would belong to
+    place: str
+    objects: int
+
+
+class Notifications(Protocol):
+    """Where word of new objects comes from."""
+
+    def exclusive(self, pipeline: str) -> AbstractContextManager[None]:
+        """Hold while receiving, recording and acknowledging. Raises ``Conflict`` when held."""
+        ...
+
+    def receive(self, pipeline: str, settle: float, limit: int) -> list[Notice]:
+        """Objects not yet acknowledged, whole and pinned in the lake, oldest first.
+
+        A notice may come again until it is acknowledged, and may be a duplicate.
+        """
+        ...
+
+    def acknowledge(self, notices: Iterable[Notice]) -> None:
+        """Drop notices that the ledger now holds. Doing it twice is harmless."""
+        ...
+
+    def admit(self, pipeline: str, key: str, file: Path) -> Notice:
+        """Copy a file into the lake whole, at once, and give its notice (already settled)."""
+        ...
+
+    def stored(self, pipeline: str, after: str, limit: int) -> list[Stored]:
+        """Up to ``limit`` objects of the raw area with paths after this one, sorted by path.
+
+        Neither manifests nor drafts are among them. Fewer than ``limit``: there are no more.
+        """
+        ...
+
+    def identify(self, stored: Stored, key: str) -> Notice | None:
+        """Read an object of the raw area and give a notice of it under this key; None if gone."""
+        ...
+
+    def arrived(self, path: str) -> float | None:
+        """When an object of the raw area came to be there; None if it is not."""
+        ...
+
+    def tidy(self, pipeline: str) -> int:
+        """Remove what crashes left at the source and nobody will ask for; gives how many."""
+        ...
+
+    def strays(self, known: Collection[str]) -> list[Stray]:
+        """Places with objects that nobody takes in, for they belong to none of these pipelines."""
+        ...

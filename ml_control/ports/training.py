@@ -1,0 +1,68 @@
+"""What runs training jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A request to train. The name is a digest of everything that decides the result."""
+
+    name: str
+    container: str
+    hyperparameters: Mapping[str, str]
+    channels: Mapping[str, Sequence[Path]]  # train, validation: label first, no header
+    golden: Path  # feature rows (no label) that the training process itself predicts
+    max_runtime: float = 3600.0
+    external_memory: bool = False  # the training data is read from disk in every round
+
+
+@dataclass(frozen=True)
+class Round:
+    """The metrics of one boosting round, by name (``train-auc``, ``validation-auc``)."""
+
+    index: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training job left."""
+
+    job: str
+    model: Path  # the booster file, UBJ or JSON, cut to the chosen round
+    rounds: Sequence[Round]
+    best_iteration: int  # index of the last round kept
+    watched: str  # name of the metric that chose it, e.g. validation-logloss
+    watched_value: float  # its logged value at best_iteration
+    golden_predictions: Sequence[Sequence[float]]
+    seconds: float
+    adopted: bool = False  # an earlier identical job's result was taken
+
+
+class Trainer(Protocol):
+    """Runs training jobs under the container's contract."""
+
+    def train(self, job: TrainingJob, on_round: Callable[[Round], None]) -> TrainingResult:
+        """Run the job, or adopt the running or finished job of the same name.
+
+        Raises ``PlatformFailed`` with the job's own failure text, ``InvalidSpec`` when the
+        container refuses the hyperparameters, ``Retryable`` when it was ended from outside. What
+        ``on_round`` raises leaves the job running.
+        """
+        ...
+
+    def end(self, name: str) -> None:
+        """End the job of this name if it runs; its result is not adopted then."""
+        ...
+
+    def tidy(self, names: str, keep: Collection[str], newest: int) -> int:
+        """Forget ended jobs whose whole name matches a pattern; how many.
+
+        Kept are running jobs, those named in ``keep``, and the ``newest`` of the others.
+        """
+        ...
