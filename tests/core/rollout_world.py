@@ -12,6 +12,7 @@ from ml_control.core.records import VARIANTS, Rollout, Variant
 from ml_control.core.rollout import (
     HEALTHY_REQUESTS,
     Candidate,
+    Command,
     Health,
     Judged,
     Replayed,
@@ -20,6 +21,8 @@ from ml_control.core.rollout import (
     apply,
     champion_variant,
     decide,
+    is_last,
+    obey,
 )
 from ml_control.spec import RolloutSpec
 
@@ -218,3 +221,38 @@ class World:
             assert state.challenger != champion_variant(state)
         if state.phase == "shadow":
             assert 0.0 == state.share
+
+
+BAKE = 600.0
+FIT = Health(HEALTHY_REQUESTS)
+
+
+def world(**rules):
+    """A pipeline whose first model is live and whose second is proven against it."""
+    found = World(RolloutSpec(**rules))
+    found.train("one", passes=True)
+    found.settle()
+    found.train("two", passes=True)
+    return found
+
+
+def command(found, name, version="", share=0.0):
+    """Do a person's command to its end; gives the kinds of its actions."""
+    done = []
+    for _ in range(6):
+        asked = Command(name, version, share)
+        action, _ = obey(found.stored, found.seen(version), asked)
+        if action is None:
+            return done
+        found.perform(action, found.stored)
+        done.append(action.kind)
+        if is_last(asked, action):
+            return done
+    raise AssertionError(done)
+
+
+def pass_step(found, seconds=BAKE + 1, health=FIT):
+    """Let a step bake, with this health; gives why it goes on or not."""
+    found.now += seconds
+    found.health = health
+    return found.settle()

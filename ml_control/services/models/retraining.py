@@ -151,13 +151,14 @@ def _trigger(one: Asking) -> dict[str, Any]:
 def _undeployed(platform: Platform, pipeline: Pipeline, candidate: ModelVersion | None) -> bool:
     """Whether a run died between a passing verdict and anything that is done with the model.
 
-    What is in a variant, lost live, waits for the end of another rollout or for a person is not.
+    What is in a variant, was judged live, waits for another rollout or for a person is not meant.
     """
     if candidate is None:
         return False
     rollout = platform.registry.rollouts.get(pipeline.name)
     there = {entry.model_version for entry in rollout.variants.values()}
-    if candidate.version in {rollout.champion, *there, *rollout.rolled_back}:
+    judged = {*rollout.rolled_back, *rollout.set_aside}
+    if candidate.version in {rollout.champion, *there, *judged}:
         return False
     if rollout.state != "idle" or pipeline.spec.gates.approval.manual:
         return False
