@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from ml_control.cli.context import App
 from ml_control.errors import MlControlError
-
-if TYPE_CHECKING:
-    from dagster import DagsterInstance
+from ml_control.local.files import write_json
+from ml_control.services.reading.metrics import TICKS_FILE
 
 _EVERY_SECONDS = 15.0
 
@@ -27,20 +25,27 @@ class SensorWatch:
         """One look, at most every quarter of a minute."""
         from dagster import DagsterError, DagsterInstance
 
+        from ml_control.sensors.stalled import last_ticks
+
         if time.monotonic() < self._not_before:
             return
         self._not_before = time.monotonic() + _EVERY_SECONDS
         # What cannot be read now is read at a later look: Dagster's storage may be busy.
         with suppress(MlControlError, DagsterError, OSError), DagsterInstance.get() as instance:
+            seen: dict[str, float] = {}
             for pipeline in self._app.folder.found:
-                self._look_at(instance, pipeline)
+                ticks = last_ticks(instance, pipeline)
+                seen |= {name: last for name, last in ticks.items() if last}
+                self._look_at(ticks, pipeline)
+            # For whoever knows no Dagster: the gateway tells it to Prometheus.
+            write_json(self._app.settings.home / TICKS_FILE, seen)
 
-    def _look_at(self, instance: DagsterInstance, pipeline: str) -> None:
+    def _look_at(self, ticks: dict[str, float | None], pipeline: str) -> None:
         from ml_control.sensors.stalled import stalled
         from ml_control.services.alerts import STALLED, alert_stalled, attend, clear_alert
 
         platform = self._app.platform
-        found = stalled(instance, pipeline, time.time(), self._began)
+        found = stalled(ticks, time.time(), self._began)
         for name, seconds in found.items():
             if seconds is not None:
                 alert_stalled(platform, pipeline, name, seconds)

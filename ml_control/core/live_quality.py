@@ -58,6 +58,13 @@ class Fall:
     chance: float
 
 
+def recent(sums: OutcomeSums, version: str, now: float) -> tuple[int, float]:
+    """How many values a model version's outcomes of the last week have, and their sum."""
+    first = datetime.fromtimestamp(now - WINDOW_DAYS * 86400.0, UTC).date().isoformat()
+    days = [day for at, day in sums.days.get(version, {}).items() if at >= first]
+    return sum(day[0] for day in days), math.fsum(day[1] for day in days)
+
+
 def value_of(task: str, label: str | None, score: float, outcome: Any) -> float | None:
     """An outcome's value; None when it does not say what the prediction should have been."""
     if isinstance(outcome, Mapping) or outcome is None:

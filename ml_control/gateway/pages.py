@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from ml_control.gateway.audit import Audit
 from ml_control.gateway.console.desk import Console
 from ml_control.gateway.state import State
-from ml_control.services.reading.metrics import CONTENT_TYPE, exposition
+from ml_control.services.reading.metrics import CONTENT_TYPE, TICKS_FILE, exposition
 from ml_control.serving.handlers.desk import Desk
 from ml_control.serving.handlers.messages import Answer, Request
 from ml_control.serving.handlers.routes import Route
@@ -27,8 +28,17 @@ def pages(state: State) -> list[Route]:
 
     def metrics(request: Request, desk: Desk) -> Steps:  # noqa: ARG001 - as every handler
         found = list(state.folder.found.values())
-        text = yield Do(lambda: exposition(state.platform, found))
+        text = yield Do(lambda: exposition(state.platform, found, _ticks(home)))
         return Answer(200, text, kind=CONTENT_TYPE)
 
     scraped = Route("GET", "/metrics", "read", "Metrics for Prometheus", metrics, kind=CONTENT_TYPE)
     return [*Console(state, Audit(home / "logs" / "audit.jsonl"), ui).routes(), scraped]
+
+
+def _ticks(home: Path) -> dict[str, float]:
+    """When each sensor ticked last, as ``up`` saw it; nothing without ``up``."""
+    try:
+        found: dict[str, float] = json.loads((home / TICKS_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found

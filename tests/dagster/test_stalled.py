@@ -15,7 +15,7 @@ from dagster._core.scheduler.instigation import (
     SensorInstigatorData,
 )
 
-from ml_control.sensors.stalled import AFTER_SECONDS, stalled
+from ml_control.sensors.stalled import AFTER_SECONDS, last_ticks, stalled
 
 P = "tumours"
 NOW = 1_000_000.0
@@ -36,7 +36,11 @@ def ticked(home, instance):
 
 
 def found(instance, since=LONG, now=NOW):
-    return {name for name, silent in stalled(instance, P, now, since).items() if silent is not None}
+    return {
+        name
+        for name, silent in stalled(last_ticks(instance, P), now, since).items()
+        if silent is not None
+    }
 
 
 def test_a_sensor_without_a_tick_for_long_is_stalled(ticked, instance):
@@ -48,7 +52,7 @@ def test_a_sensor_without_a_tick_for_long_is_stalled(ticked, instance):
     assert {f"{P}__retraining", f"{P}__rollout"} == found(instance)
     ticked(f"{P}__retraining", None, started=NOW - 5)
     assert {f"{P}__rollout"} == found(instance)
-    assert AFTER_SECONDS + 1 == stalled(instance, P, NOW, LONG)[f"{P}__rollout"]
+    assert AFTER_SECONDS + 1 == stalled(last_ticks(instance, P), NOW, LONG)[f"{P}__rollout"]
 
 
 def test_before_the_daemon_had_time_nothing_is_stalled(ticked, instance):
@@ -62,5 +66,6 @@ def test_a_sensor_that_a_person_stopped_is_meant_to_be_still(ticked, instance):
     """No alert for what was switched off in the UI."""
     ticked(f"{P}__arrivals", LONG, InstigatorStatus.STOPPED)
     ticked(f"{P}__retraining", NOW)
+    ticked(f"{P}__rollout", NOW)
 
     assert set() == found(instance)

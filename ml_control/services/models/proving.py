@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ml_control
 from ml_control.core.artifact import MODEL_FILE
 from ml_control.core.containers import Container
 from ml_control.environments import python_for
@@ -82,7 +83,7 @@ def _ask(
     environment |= {"PATH": os.defpath, "HOME": str(work), "TMPDIR": str(work)}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONNOUSERSITE": "1"}
     if python == Path(sys.executable):  # an isolated environment has its own link to the package
-        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+        environment["PYTHONPATH"] = str(Path(ml_control.__file__).resolve().parent.parent)
     try:
         done = subprocess.run(
             [str(python), "-P", "-m", "ml_control.serving.proving"],

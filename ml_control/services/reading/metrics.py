@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ml_control.core.live_quality import recent
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Rollout
 from ml_control.platform import Platform
 from ml_control.ports import LATENCY_BOUNDS, Traffic
+from ml_control.services.models.measures import measure
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+TICKS_FILE = "ticks.json"  # when each sensor ticked last, as `up` saw it
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _STATES = ("Creating", "InService", "Failed", "Missing")
 _ROLLOUT_STATES = ("idle", "in_progress", "halted")
 
 
-def exposition(platform: Platform, pipelines: Iterable[Pipeline]) -> bytes:
-    """The text exposition of every pipeline's metrics (Prometheus text format 0.0.4)."""
+def exposition(
+    platform: Platform, pipelines: Iterable[Pipeline], ticks: Mapping[str, float]
+) -> bytes:
+    """The text exposition of every pipeline's metrics (Prometheus text format 0.0.4).
+
+    ``ticks``: when each sensor ticked last, by its name, in UTC seconds.
+    """
     from prometheus_client import CollectorRegistry, generate_latest
 
-    metrics = list(collect(platform, list(pipelines)))
+    metrics = list(collect(platform, list(pipelines), ticks))
 
     class Collector:
         def collect(self) -> list[Metric]:
@@ -34,13 +42,17 @@ def exposition(platform: Platform, pipelines: Iterable[Pipeline]) -> bytes:
     return found
 
 
-def collect(platform: Platform, pipelines: list[Pipeline]) -> Iterator[Metric]:
+def collect(
+    platform: Platform, pipelines: list[Pipeline], ticks: Mapping[str, float]
+) -> Iterator[Metric]:
     """Metric families, each with a sample for every pipeline."""
     rollouts = {p.name: platform.registry.rollouts.get(p.name) for p in pipelines}
     yield from _ledger(platform, pipelines)
     yield from _rollouts(platform, rollouts)
     yield from _requests(platform, rollouts)
     yield from _experiments(platform, rollouts)
+    yield from _quality(platform, pipelines, rollouts)
+    yield from _sensors(ticks, platform.registry.clock())
 
 
 def _ledger(platform: Platform, pipelines: list[Pipeline]) -> Iterator[Metric]:
@@ -163,3 +175,50 @@ def _experiments(platform: Platform, rollouts: dict[str, Rollout]) -> Iterator[M
 
 
 __all__ = ["CONTENT_TYPE", "collect", "exposition"]
+
+
+def _quality(
+    platform: Platform, pipelines: list[Pipeline], rollouts: dict[str, Rollout]
+) -> Iterator[Metric]:
+    """What the outcomes of the last days say of each variant's model, and how far inputs moved."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    live = GaugeMetricFamily(
+        "ml_control_live_quality",
+        "Mean of the last seven days: share right (accuracy) or absolute error (mae).",
+        labels=["pipeline", "variant", "model_version", "metric"],
+    )
+    outcomes = GaugeMetricFamily(
+        "ml_control_live_outcomes",
+        "Outcomes of the last seven days.",
+        labels=["pipeline", "variant", "model_version"],
+    )
+    drift = GaugeMetricFamily(
+        "ml_control_drift_psi",
+        "Largest population stability index of the champion's live requests or predictions.",
+        labels=["pipeline", "kind", "column"],
+    )
+    for pipeline in pipelines:
+        sums = platform.registry.outcomes.get(pipeline.name)
+        metric = "mae" if pipeline.spec.columns.task == "regression" else "accuracy"
+        for variant, entry in sorted(rollouts[pipeline.name].variants.items()):
+            count, total = recent(sums, entry.model_version, platform.registry.clock())
+            labels = [pipeline.name, variant, entry.model_version]
+            outcomes.add_metric(labels, count)
+            if count:
+                live.add_metric([*labels, metric], total / count)
+        for seen in measure(platform, pipeline):
+            if seen.value is not None and seen.kind != "quality":
+                drift.add_metric([pipeline.name, seen.kind, seen.worst], seen.value)
+    yield from (live, outcomes, drift)
+
+
+def _sensors(ticks: Mapping[str, float], now: float) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    ages = GaugeMetricFamily(
+        "ml_control_sensor_tick_age_seconds", "Since a sensor ticked last.", labels=["sensor"]
+    )
+    for name, last in sorted(ticks.items()):
+        ages.add_metric([name], max(0.0, now - last))
+    yield ages
