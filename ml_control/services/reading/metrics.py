@@ -116,7 +116,7 @@ def _requests(platform: Platform, rollouts: dict[str, Rollout]) -> Iterator[Metr
     """Counters start anew with each rollout, as Prometheus expects of a restarted counter."""
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
-    labels = ["pipeline", "arm", "rollout"]
+    labels = ["pipeline", "arm", "variant", "rollout"]
     requests = CounterMetricFamily(
         "ml_control_requests", "Requests by the arm that their entity belongs to.", labels=labels
     )
@@ -131,12 +131,24 @@ def _requests(platform: Platform, rollouts: dict[str, Rollout]) -> Iterator[Metr
     )
     for name, rollout in rollouts.items():
         for arm, traffic in sorted(platform.log.traffic(name, rollout.id).items()):
-            values = [name, arm, rollout.id]
+            values = [name, arm, _variant(rollout, arm), rollout.id]
             requests.add_metric(values, traffic.requests)
             errors.add_metric(values, traffic.errors)
             entities.add_metric(values, traffic.entities)
             seconds.add_metric(values, _buckets(traffic), sum_value=None)
     yield from (requests, errors, entities, seconds)
+
+
+def _variant(rollout: Rollout, arm: str) -> str:
+    """The variant that an arm of the rollout is, or was until it ended; empty without one."""
+    first = rollout.challenger or ""
+    if not first and rollout.live:
+        others = [name for name in rollout.variants if name != rollout.live]
+        other = others[0] if others else ""
+        first = rollout.live if rollout.ended == "promoted" else other
+    if arm == "challenger":
+        return first
+    return next((name for name in rollout.variants if name != first), "")
 
 
 def _buckets(traffic: Traffic) -> list[tuple[str, float]]:
