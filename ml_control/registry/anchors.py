@@ -23,6 +23,7 @@ class Anchor:
     seq: int
     hash: str
     action: str
+    keeps: int | None = None  # of a restore: how long the restored chain was
 
 
 class Anchors(Protocol):
@@ -50,6 +51,7 @@ def in_force(anchors: Iterable[Anchor]) -> dict[int, Anchor]:
     found: dict[int, Anchor] = {}
     for anchor in anchors:
         if anchor.action == RESTORED:
-            found = {seq: kept for seq, kept in found.items() if seq < anchor.seq}
+            keeps = anchor.seq - 1 if anchor.keeps is None else anchor.keeps
+            found = {seq: kept for seq, kept in found.items() if seq <= keeps}
         found[anchor.seq] = anchor
     return found

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ml_control.core.records import Decision
 from ml_control.errors import Conflict, MlControlError, Unknown
 from ml_control.ports import Check, Item, Put, Table, Tables
-from ml_control.registry.anchors import Anchor, Anchors, in_force, wanted
+from ml_control.registry.anchors import RESTORED, Anchor, Anchors, in_force, wanted
 
 _logger = logging.getLogger("ml_control")
 _TABLE: Table = "control-ledger"
@@ -102,7 +102,13 @@ class History:
         """Note the hash outside of the registry; the decision stands, also when that fails."""
         if self._anchors is None or not wanted(decision.action, decision.seq):
             return
-        anchor = Anchor(decision.pipeline, decision.seq, decision.hash, decision.action)
+        anchor = Anchor(
+            decision.pipeline,
+            decision.seq,
+            decision.hash,
+            decision.action,
+            decision.details.get("keeps") if decision.action == RESTORED else None,
+        )
         try:
             self._anchors.add(anchor)
         except MlControlError as error:

@@ -53,7 +53,7 @@ measurements = st.builds(
     beyond=st.booleans(),
     because=st.just("it drifted"),
     over=st.just(0.1),
-)
+).map(lambda one: replace(one, beyond=one.beyond and one.value > one.bound))
 observations = st.builds(
     Observation,
     published=st.none() | st.sampled_from(["d1", "d2"]),

@@ -107,6 +107,7 @@ def test_a_proven_model_that_was_not_deployed_is_taken_up_again(
     sensors = sensors_of(trained)
     registry = trained.platform.registry
     began = registry.models.training("tumours").at
+    monkeypatch.setattr(registry, "clock", lambda: began + 1)
     early = sensors.tick("retraining")
     monkeypatch.setattr(registry, "clock", lambda: began + 3600)
     (request,), _ = sensors.tick("retraining")

@@ -127,7 +127,9 @@ def test_a_slow_body_ends_in_408_and_holds_up_nobody(gateway, record):
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as slow:
         slow.sendall(f"{head}content-length: 100\r\n\r\n{{".encode())
         assert 200 == infer(gateway, record)[0]
-        answer = slow.recv(65536)
+        answer = b""
+        while part := slow.recv(65536):
+            answer += part
 
     assert answer.startswith(b"HTTP/1.1 408")
     assert b'"Retryable"' in answer

@@ -197,6 +197,8 @@ def _is_proven(platform: Platform, pipeline: Pipeline, state: EndpointState) -> 
 
 def after_restore(platform: Platform, pipeline: Pipeline, source: str) -> list[Difference]:
     """Halt what is not proven any more, write the restore into the history, say what differs."""
+    # What is halted below stands in the history before the restore itself does.
+    newest = next(platform.registry.history.newest(pipeline.name), None)
     found = differences(platform, pipeline)
     halted = halt_unproven(platform, pipeline)
     rollout = _halt_rollout(platform, pipeline, f"the registry was restored from {source}")
@@ -209,6 +211,7 @@ def after_restore(platform: Platform, pipeline: Pipeline, source: str) -> list[D
         details={
             "differences": [item.to_json() for item in found],
             "halted": sorted(halted),
+            "keeps": newest.seq if newest else 0,
         },
     )
     return found
