@@ -28,6 +28,7 @@ from ml_control.ports import Outcome, Prediction
 from ml_control.services.authoring.pipelines import read_pipeline
 from ml_control.services.models.measures import take_outcomes
 from ml_control.services.models.retraining import keep, observe_and_decide, tell
+from ml_control.services.releases.rollout import due
 from ml_control.services.traffic.live import reference_of
 from ml_control.settings import load_settings
 
@@ -48,8 +49,13 @@ def retraining(platform: Platform, pipeline: Pipeline) -> None:
     keep(platform, before, seen, decision)
 
 
+def rollout(platform: Platform, pipeline: Pipeline) -> None:
+    """What the rollout sensor does in one tick of an experiment, without Dagster's part."""
+    due(platform, pipeline)
+
+
 # One line for each policy that ticks: name, and what its sensor does for a pipeline.
-POLICIES: dict[str, Tick] = {"retraining": retraining}
+POLICIES: dict[str, Tick] = {"retraining": retraining, "rollout": rollout}
 
 
 def main() -> None:
@@ -81,6 +87,8 @@ def _ticks(pipelines: Sequence[Pipeline], logged: int) -> dict[str, float]:
         for pipeline in pipelines:
             set_up(platform, pipeline)
         fill(platform, pipelines, logged)
+        for pipeline in pipelines:
+            due(platform, pipeline)
         while sum(take_outcomes(platform, one) for one in pipelines):
             pass  # what was logged before is behind us, as in all but the first ticks
         found = {}
@@ -147,12 +155,24 @@ def set_up(platform: Platform, pipeline: Pipeline) -> None:
     with registry.leases.hold(pipeline.name, "model", "setup") as lease:
         registry.models.register(model, registry.leases.fence(lease))
         before = registry.rollouts.get(pipeline.name)
-        variant = Variant(
-            endpoint="x", model_version=model.version, verdict="x", proven_live_at=1.0
-        )
+        variants = {
+            name: Variant(endpoint=f"x-{name}", model_version=of, verdict="x", proven_live_at=1.0)
+            for name, of in (("a", model.version), ("b", "e" * 64))
+        }
         registry.rollouts.write(
             before,
-            before.model_copy(update={"champion": model.version, "variants": {"a": variant}}),
+            before.model_copy(
+                update={
+                    "id": "x",
+                    "champion": model.version,
+                    "variants": variants,
+                    "weights": {"a": 0.5, "b": 0.5},
+                    "challenger": "b",
+                    "state": "in_progress",
+                    "phase": "experiment",
+                    "started_at": registry.clock(),
+                }
+            ),
             registry.leases.fence(lease),
             action="promoted",
             because="setup",
@@ -182,10 +202,10 @@ def log(platform: Platform, pipeline: Pipeline, numbers: range, told: int) -> No
             request_id=f"r{number}",
             entity_id=f"e{number}",
             rollout_id="x",
-            assigned="a",
-            challenger=False,
-            share=0.0,
-            served="a",
+            assigned="ab"[number % 2],
+            challenger=number % 2 == 1,
+            share=0.5,
+            served="ab"[number % 2],
             model_version=MODEL,
             at=at - number % 86400,
             latency=0.01,
