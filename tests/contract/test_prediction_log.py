@@ -167,6 +167,20 @@ def test_pruning_drops_what_the_lake_has_and_nothing_else(logs):
     assert [False] == other.append([request("r0")])
 
 
+def test_an_outcome_three_days_late_still_counts_for_its_arm(logs):
+    """Its request went to the lake and its records were dropped meanwhile; the join stands."""
+    one, other = logs
+    then = time.time() - 3 * 86400
+    one.append([request("r1", "x", challenger=True, at=then), request("r2", "y")])
+    newest = one.state(P).newest
+    one.prune(P, newest, 0, 0)
+
+    assert ["joined"] == other.tell(P, "r1", [told(at=time.time())])
+    (late,) = all_joined(one)
+    assert (True, True, 0.5, "rose") == (late.first, late.challenger, late.share, late.label)
+    assert late.told_at - late.predicted_at > 3 * 86400 - 60
+
+
 def test_what_is_too_old_expires_and_is_counted(tmp_path):
     """Requests and outcomes beyond the days go once flushed; what waited in vain is counted."""
     with closing(SqlitePredictionLog(tmp_path / "predictions.db", days=1e-9)) as log:
