@@ -262,7 +262,7 @@ def test_any_history_keeps_to_the_rules_and_forgets_nothing(steps, policy):
     if decision.ended or decision.train:
         assert 0 == new
     elif policy.automatic and not decision.halted and world.published:
-        assert 0 < new < policy.min_new_rows
+        assert 0 <= new < policy.min_new_rows  # 0: a schedule waits for quiet once more
         assert "new rows" in decision.because
 
 
