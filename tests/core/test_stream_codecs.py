@@ -7,6 +7,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shop_features import FEATURES, NUMBERS
 
 from ml_control.core.features import FeatureSpec
 from ml_control.errors import PlatformFailed
@@ -15,28 +16,6 @@ from ml_control.serving.columns import ColumnCodec
 from ml_control.serving.handlers.envelopes import message, open_records
 from ml_control.serving.handlers.row_codec import PLAIN, answers_of
 from ml_control.serving.recordio import encode_recordio, parse_recordio, row_frame
-
-FEATURES = FeatureSpec.model_validate(
-    {
-        "task": "binary",
-        "labels": ("no", "yes"),
-        "features": [
-            {"kind": "number", "name": "age", "min": 0, "max": 120},
-            {"kind": "number", "name": "income"},
-            {"kind": "category", "name": "plan", "levels": ("a", "b"), "encoding": "onehot"},
-            {"kind": "category", "name": "city", "levels": ("x", "y"), "encoding": "ordinal"},
-        ],
-        "missing": ("", "NA"),
-        "ignore": ("id", "target"),
-    }
-)
-NUMBERS = FeatureSpec.model_validate(
-    {
-        "task": "regression",
-        "features": [{"kind": "number", "name": "a"}, {"kind": "number", "name": "b", "min": 0}],
-    }
-)
-
 
 CELLS = st.one_of(
     st.none(),

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shop_features import FEATURES
 
 from ml_control.core.features import FeatureSpec
 from ml_control.core.records import Rollout, Variant
@@ -26,26 +27,6 @@ from ml_control.serving.recordio import parse_recordio
 from ml_control.spec import Log
 
 NAME = "shop"
-FEATURES = FeatureSpec.model_validate(
-    {
-        "task": "binary",
-        "labels": ("no", "yes"),
-        "features": [
-            {"kind": "number", "name": "age", "min": 0, "max": 120},
-            {"kind": "number", "name": "income"},
-            {"kind": "category", "name": "plan", "levels": ("a", "b"), "encoding": "onehot"},
-            {"kind": "category", "name": "city", "levels": ("x", "y"), "encoding": "ordinal"},
-        ],
-        "missing": ("", "NA"),
-        "ignore": ("id", "target"),
-    }
-)
-NUMBERS = FeatureSpec.model_validate(
-    {
-        "task": "regression",
-        "features": [{"kind": "number", "name": "a"}, {"kind": "number", "name": "b", "min": 0}],
-    }
-)
 GOOD = {"age": 30, "income": 1.5, "plan": "a", "city": "y"}
 
 
