@@ -33,7 +33,7 @@ def up(app: App, port: int, gateway_port: int | None) -> None:
     def on_ready() -> None:
         keeper.look()
         click.echo(f"up: Dagster at {supervisor.ui}")
-        click.echo(f"up: gateway at {supervisor.gateway}")
+        click.echo(f"up: gateway at {supervisor.gateway}, its console at {supervisor.gateway}/")
         click.echo(f"drop files into {app.settings.landing}/<pipeline>/; Ctrl-C ends all")
 
     try:
