@@ -23,7 +23,9 @@ from typing import Any
 
 from pydantic import Field
 
+from ml_control.core import outcomes
 from ml_control.core.records import Record
+from ml_control.spec import LiveMetric
 
 LEAST_OUTCOMES = 50
 WINDOW_DAYS = 7
@@ -32,6 +34,8 @@ _KEPT_MODELS = 6
 _ALPHA = 0.001
 _EXPECTED = 500  # outcomes at which the bound is narrowest
 _TEST_SIGMAS = 3.0
+_ACCURACY = LiveMetric()
+_ERROR = LiveMetric(name="error", kind="mean", higher_is_better=False)
 
 
 class OutcomeSums(Record):
@@ -60,30 +64,16 @@ class Fall:
 
 def recent(sums: OutcomeSums, version: str, now: float) -> tuple[int, float]:
     """How many values a model version's outcomes of the last week have, and their sum."""
-    first = datetime.fromtimestamp(now - WINDOW_DAYS * 86400.0, UTC).date().isoformat()
-    days = [day for at, day in sums.days.get(version, {}).items() if at >= first]
+    days = _window(sums, version, now)
     return sum(day[0] for day in days), math.fsum(day[1] for day in days)
 
 
 def value_of(task: str, label: str | None, score: float, outcome: Any) -> float | None:
     """An outcome's value; None when it does not say what the prediction should have been."""
-    if isinstance(outcome, Mapping) or outcome is None:
+    if isinstance(outcome, Mapping):
         return None
-    if task == "regression":
-        if isinstance(outcome, bool) or not isinstance(outcome, int | float):
-            return None
-        error = abs(float(score) - float(outcome))
-        return error if math.isfinite(error) else None
-    if label is None:
-        return None
-    if isinstance(outcome, bool):  # spelled in either way in training data
-        return float(label.lower() == str(outcome).lower())
-    if isinstance(outcome, int | float):
-        try:
-            return float(float(label) == float(outcome))
-        except ValueError:
-            return 0.0
-    return float(str(outcome) == label)
+    metric = _ERROR if task == "regression" else _ACCURACY
+    return outcomes.value_of(metric, label, float(score), outcome)
 
 
 def added(
@@ -127,12 +117,10 @@ def fall(
     lower_is_better: bool,
 ) -> Fall | None:
     """The model's recent outcomes against its verdict; None when there are too few."""
-    since = _day(now - (WINDOW_DAYS - 1) * 86400.0)
-    recent = [day for name, day in sums.days.get(model, {}).items() if name >= since]
-    count = sum(day[0] for day in recent)
+    count, total = recent(sums, model, now)
     if count < LEAST_OUTCOMES:
         return None
-    total, squares = (math.fsum(day[i] for day in recent) for i in (1, 2))
+    squares = math.fsum(day[2] for day in _window(sums, model, now))
     live = total / count
     # Half an outcome of each kind: a variance of nothing would make one error beyond all chance.
     least = 0.25 / (count + 1) if not lower_is_better else 0.0
@@ -144,6 +132,12 @@ def fall(
     chance = _bound(count, variance) + _TEST_SIGMAS * math.sqrt(tested / max(test_rows, 1))
     worse = live - verdict if lower_is_better else verdict - live
     return Fall(outcomes=count, live=live, verdict=verdict, fall=worse, chance=chance)
+
+
+def _window(sums: OutcomeSums, model: str, now: float) -> list[tuple[int, float, float]]:
+    """The sums of a model's days that count now."""
+    since = _day(now - (WINDOW_DAYS - 1) * 86400.0)
+    return [day for name, day in sums.days.get(model, {}).items() if name >= since]
 
 
 def _bound(count: int, variance: float) -> float:

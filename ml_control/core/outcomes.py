@@ -19,9 +19,9 @@ def value_of(metric: LiveMetric, label: str | None, score: float, outcome: Any) 
     if isinstance(outcome, Mapping):
         found = _number(outcome.get(metric.name))
     elif metric.name == "accuracy":
-        found = None if label is None or outcome is None else float(label == as_label(outcome))
+        found = None if label is None or outcome is None else float(is_right(label, outcome))
     elif metric.name == "error":
-        number = _number(outcome)
+        number = None if isinstance(outcome, bool) else _number(outcome)
         found = None if number is None else abs(score - number)
     else:
         found = None
@@ -30,9 +30,18 @@ def value_of(metric: LiveMetric, label: str | None, score: float, outcome: Any) 
     return None if metric.kind == "proportion" and found not in (0.0, 1.0) else found
 
 
-def as_label(outcome: Any) -> str:
-    """A label as the training data spells it: ``true`` and ``false`` for booleans."""
-    return str(outcome).lower() if isinstance(outcome, bool) else str(outcome)
+def is_right(label: str, outcome: Any) -> bool:
+    """Whether a label is what really happened, however the caller's JSON spells it: labels are
+    texts, and training data has ``true`` or ``True`` for booleans, ``5`` or ``5.0`` for numbers.
+    """
+    if isinstance(outcome, bool):
+        return label.lower() == str(outcome).lower()
+    if isinstance(outcome, int | float):
+        try:
+            return float(label) == float(outcome)
+        except (ValueError, OverflowError):
+            return False
+    return label == str(outcome)
 
 
 def _number(value: Any) -> float | None:

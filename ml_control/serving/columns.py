@@ -241,10 +241,6 @@ def _are_ids(*texts: str | None) -> bool:
     return all(text is None or _ID.search(text) for text in texts)
 
 
-def _has_brace(text: str) -> bool:
-    return "{" in text or "}" in text
-
-
 def _decoder(shape: _Shape, *, required: bool) -> Callable[[bytes], Any]:
     kinds: list[Any] = []
     names: dict[str, str] = {}
