@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from gateways import RunningGateway, records
 
+from ml_control.services.models.measures import take_outcomes
 from ml_control.services.releases.deployment import ensure_serving
 from ml_control.services.releases.rollout.evidence import gather, note_judgement
 
@@ -104,6 +108,34 @@ def test_a_person_sees_the_experiment_and_decides(
     assert ("b", 1.0) == (rollout.live, rollout.weights["b"])
     last = next(d for d in registry.history.newest("tumours") if d.action == "promoted")
     assert ("token:ops", "we have seen enough") == (last.actor, last.because)
+
+
+def test_metrics_tell_outcomes_requests_and_ticks(experiment: RunningGateway) -> None:
+    """What was right live by variant, requests by variant, the experiment, and a sensor's age."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    home = experiment.home
+    while take_outcomes(home.platform, home.pipeline()):
+        pass
+    (home.path / "ticks.json").write_text(json.dumps({"tumours__rollout": time.time() - 60}))
+    with urlopen(f"http://127.0.0.1:{experiment.port}/metrics", timeout=10) as reply:
+        families = list(text_string_to_metric_families(reply.read().decode()))
+    told: dict[str, dict[tuple[str, ...], float]] = {}
+    for sample in (sample for family in families for sample in family.samples):
+        found = tuple(sample.labels.get(name, "") for name in ("variant", "arm", "sensor", "part"))
+        told.setdefault(sample.name, {})[found] = sample.value
+
+    outcomes = told["ml_control_live_outcomes"]
+    assert REQUESTS == sum(outcomes.values())
+    assert {("a", "", "", ""), ("b", "", "", "")} == set(outcomes)
+    assert all(0.5 < value <= 1 for value in told["ml_control_live_quality"].values())
+    requests = told["ml_control_requests_total"]
+    assert {("a", "champion", "", ""), ("b", "challenger", "", "")} == set(requests)
+    assert REQUESTS == sum(requests.values())
+    assert 59 < told["ml_control_sensor_tick_age_seconds"]["", "", "tumours__rollout", ""] < 120
+    difference = told["ml_control_experiment_difference"]
+    low, middle, high = (difference["", "", "", part] for part in ("low", "estimate", "high"))
+    assert low < middle < high
 
 
 def test_the_console_runs_no_script_and_fetches_nothing(

@@ -13,6 +13,7 @@ from ml_control.core.timeline import Span, about, kind_of, rollout_of, run_of, s
 from ml_control.errors import BadObject
 from ml_control.platform import Platform
 from ml_control.services.reading.timeline import known_model, live_at, run_url
+from ml_control.services.reading.views import verdict_told
 
 _SHOWN = 100  # decisions about one model
 _CACHED = 256  # raw manifests held at once
@@ -54,7 +55,7 @@ def why(
             if kind_of(decision) not in ("gated", "training", "approval")
         ],
         "approval": [_decision(decision, ui) for decision in kinds.get("approval", [])],
-        "verdict": _verdict(verdict) if verdict else None,
+        "verdict": {**verdict_told(verdict), "key": verdict.key} if verdict else None,
         "gated": [_decision(decision, ui) for decision in kinds.get("gated", [])],
         "trigger": _trigger(kinds.get("training", []), model, ui),
         "training_job": model.training_job,
@@ -122,26 +123,6 @@ def _decision(decision: Decision, ui: str) -> dict[str, Any]:
         "details": evidence,
         "run": run,
         "url": run_url(ui, run),
-    }
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "passed": verdict.passed,
-        "key": verdict.key,
-        "metrics": verdict.metrics,
-        "failed": verdict.failed,
-        "champion": verdict.champion,
-        "gates": [
-            {
-                "name": gate.name,
-                "passed": gate.passed,
-                "observed": gate.observed,
-                "required": gate.required,
-                "reason": gate.reason,
-            }
-            for gate in verdict.gates
-        ],
     }
 
 

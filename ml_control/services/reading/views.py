@@ -30,7 +30,7 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
         "unknown": [error.to_dict() for error in unproven(platform, pipeline).values()],
         "candidate": candidate.version if candidate else None,
         "report": platform.lake.uri(f"{candidate.prefix}/report.html") if candidate else None,
-        "verdict": _verdict(verdicts[0]) if verdicts else None,
+        "verdict": verdict_told(verdicts[0]) if verdicts else None,
         "ledger": registry.ledger.counts(pipeline.name),
         "waiting": waiting(platform, pipeline),
         "alerts": _alerts(platform, pipeline),
@@ -65,7 +65,8 @@ def _variant(platform: Platform, pipeline: Pipeline, name: str) -> dict[str, Any
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def verdict_told(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as plain data, without its evidence."""
     return {
         "passed": verdict.passed,
         "metrics": verdict.metrics,
@@ -101,7 +102,7 @@ def models(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
                 "container": model.container,
                 "training_job": model.training_job,
                 "rounds_kept": model.best_iteration + 1,
-                "verdict": _verdict(verdicts[0]) if verdicts else None,
+                "verdict": verdict_told(verdicts[0]) if verdicts else None,
                 "report": platform.lake.uri(f"{model.prefix}/report.html"),
             }
         )
