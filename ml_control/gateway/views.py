@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_control.errors import MlControlError
 from ml_control.gateway.state import State
-from ml_control.services.reading import views
+from ml_control.services.reading import timeline, views
 
 
 class LiveViews:
@@ -33,4 +33,4 @@ class LiveViews:
     def history(self, pipeline: str) -> dict[str, Any]:
         """Every decision about a pipeline."""
         found = self._state.pipeline(pipeline)
-        return views.history(self._state.platform, found, verify=False)
+        return timeline.history(self._state.platform, found)

@@ -7,7 +7,7 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.errors import MlControlError
 from ml_control.resources import PlatformResource
 from ml_control.sensors.in_flight import in_flight
-from ml_control.services.releases.deployment import STAGE
+from ml_control.services.releases.reconcile import STAGE
 from ml_control.services.releases.rollout import due
 
 _GATE_SECONDS = 300  # between two requests to gate the same model again

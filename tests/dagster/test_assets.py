@@ -11,7 +11,7 @@ from dagster._core.storage.tags import (
 
 from ml_control.errors import Conflict, NotProven
 from ml_control.services.data.audit import CHECK_NAMES
-from ml_control.services.releases.deployment import endpoint_name
+from ml_control.services.releases.reconcile import endpoint_name
 from ml_control.testing.samples import write_digits
 
 DAY, NEXT, LAST = "2024-03-04", "2024-03-05", "2024-03-06"

@@ -11,7 +11,8 @@ import pytest
 
 from ml_control.errors import Conflict, MlControlError, NotProven
 from ml_control.ports import Item, Put
-from ml_control.services.releases.deployment import deploy, endpoint_name, ensure_serving, route
+from ml_control.services.releases.deployment import deploy, ensure_serving, route
+from ml_control.services.releases.reconcile import endpoint_name
 
 MODELS, LEDGER, ROUTING = "model-metadata", "control-ledger", "ab-test-config"
 CANDIDATE = "#candidate"

@@ -11,7 +11,6 @@ from ml_control.core.tuning import Trial, best_of
 from ml_control.platform import Platform
 from ml_control.services.arrivals.requests import given_up, waiting
 from ml_control.services.models.retraining import observe_and_decide, shown
-from ml_control.services.reading.timeline import history as history  # noqa: PLC0414 - found here too
 from ml_control.services.releases.reconcile import endpoint_name, unproven
 
 

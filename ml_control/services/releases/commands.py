@@ -14,7 +14,8 @@ from ml_control.core.rollout import Command, is_last, obey
 from ml_control.errors import InvalidSpec, PlatformFailed
 from ml_control.platform import Platform
 from ml_control.services.releases.approvals import approve, reject
-from ml_control.services.releases.deployment import STAGE, Say
+from ml_control.services.releases.deployment import Say
+from ml_control.services.releases.reconcile import STAGE
 from ml_control.services.releases.rollout.act import VariantRefused, perform
 from ml_control.services.releases.rollout.observe import observe
 from ml_control.services.releases.rollout.tell import tell

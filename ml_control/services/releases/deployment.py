@@ -22,9 +22,12 @@ from ml_control.platform import Platform
 from ml_control.ports import EndpointState
 from ml_control.services.models.gatekeeper import Proven, require_once_proven, require_proven
 from ml_control.services.releases.approvals import require_consent
-from ml_control.services.releases.reconcile import STAGE as STAGE  # noqa: PLC0414 - found here too
-from ml_control.services.releases.reconcile import endpoint_name as endpoint_name  # noqa: PLC0414 - found here too
-from ml_control.services.releases.reconcile import halt_unproven, require_known
+from ml_control.services.releases.reconcile import (
+    STAGE,
+    endpoint_name,
+    halt_unproven,
+    require_known,
+)
 
 START_SECONDS = 120.0
 Say = Callable[[str], None]

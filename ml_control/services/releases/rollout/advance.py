@@ -11,7 +11,8 @@ from ml_control.core.rollout import Action, Decision, decide
 from ml_control.errors import MlControlError
 from ml_control.platform import Platform
 from ml_control.services.alerts import clear_alerts, raise_alert
-from ml_control.services.releases.deployment import STAGE, Say
+from ml_control.services.releases.deployment import Say
+from ml_control.services.releases.reconcile import STAGE
 from ml_control.services.releases.rollout.act import VariantRefused, perform
 from ml_control.services.releases.rollout.evidence import gather, note_judgement
 from ml_control.services.releases.rollout.observe import observe
