@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ml_control.lake import Lake
-from ml_control.ports import Alerts, Endpoints, Notifications, PredictionLog, Stream, Trainer
+from ml_control.ports import (
+    Alarms,
+    Alerts,
+    Endpoints,
+    Metrics,
+    Notifications,
+    PredictionLog,
+    Stream,
+    Trainer,
+)
 from ml_control.registry import Registry
 from ml_control.settings import Settings
 
@@ -24,6 +33,8 @@ class Platform:
     alerts: Alerts
     log: PredictionLog
     stream: Stream
+    metrics: Metrics | None = None  # beside the gateway's /metrics, where the platform keeps them
+    alarms: Alarms | None = None
 
 
 @lru_cache(maxsize=8)

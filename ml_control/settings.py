@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -17,12 +18,92 @@ SETTINGS_FILE = "ml-control.toml"
 _LISTS = ("yaml_env", "cors_origins")
 
 
+class AwsSettings(BaseModel):
+    """Where the AWS platform keeps things. Credentials come from the standard chain alone.
+
+    What is not named is ``<project>-<part>-<environment>``, as the stacks name it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    region: str = Field(
+        "", pattern=r"^([a-z]{2}(-[a-z]+)+-\d)?$", description="AWS region; the chain's if unset."
+    )
+    profile: str = Field("", description="Profile of the shared credentials file; the usual one.")
+    project: str = Field(
+        "ml-control", pattern=r"^[a-z][a-z0-9-]{0,19}$", description="First part of every name."
+    )
+    environment: str = Field(
+        "dev", pattern=r"^[a-z][a-z0-9-]{0,9}$", description="Last part of every name."
+    )
+    buckets: dict[str, str] = Field(
+        default_factory=dict,
+        description="Bucket of each lake area: raw, processed, artifacts, logs.",
+    )
+    tables: dict[str, str] = Field(
+        default_factory=dict, description="DynamoDB table of each registry table."
+    )
+    queue_url: str = Field("", description="SQS queue that arrivals come through.")
+    dead_letter_url: str = Field("", description="SQS queue of what could not be taken in.")
+    stream: str = Field("", description="Kinesis stream of records to predict.")
+    topic_arn: str = Field("", description="SNS topic that alerts go to; none: to the log only.")
+    role_arn: str = Field("", description="Role that SageMaker assumes for jobs and endpoints.")
+    kms_key: str = Field("", description="KMS key of what is written; the buckets' own if unset.")
+    subnets: tuple[str, ...] = Field((), description="Subnets of training jobs; none: no VPC.")
+    security_groups: tuple[str, ...] = Field((), description="Security groups of training jobs.")
+    tags: dict[str, str] = Field(
+        default_factory=dict, description="Tags of everything made, beside project and environment."
+    )
+    metrics_namespace: str = Field("MlControl", description="CloudWatch namespace of metrics.")
+    alarm_prefix: str = Field(
+        "", description="CloudWatch alarms of this prefix are read back; the project's if unset."
+    )
+    endpoint_urls: dict[str, str] = Field(
+        default_factory=dict,
+        description="Other addresses by service (s3, sqs, dynamodb, ...); AWS_ENDPOINT_URL and "
+        "AWS_ENDPOINT_URL_<SERVICE> are heeded as well.",
+    )
+    connect_timeout: float = Field(5.0, gt=0, le=60, description="Seconds to reach a service.")
+    read_timeout: float = Field(20.0, gt=0, le=300, description="Seconds to wait for an answer.")
+    max_attempts: int = Field(
+        6, ge=1, le=20, description="Tries of one request, adaptive, before it is Retryable."
+    )
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    def name(self, part: str) -> str:
+        """What a part is called when it is not named: ``<project>-<part>-<environment>``."""
+        return f"{self.project}-{part}-{self.environment}"
+
+    def bucket(self, area: str) -> str:
+        """The bucket of a lake area."""
+        return self.buckets.get(area) or self.name(area)
+
+    def table(self, table: str) -> str:
+        """The DynamoDB table of a registry table."""
+        return self.tables.get(table) or self.name(table)
+
+    @property
+    def stream_name(self) -> str:
+        """The Kinesis stream."""
+        return self.stream or self.name("stream")
+
+    @property
+    def all_tags(self) -> dict[str, str]:
+        """The tags of everything that is made."""
+        return {"project": self.project, "environment": self.environment, **self.tags}
+
+
 class Settings(BaseModel):
     """What differs between installations; everything has a working default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    platform: Literal["local"] = Field("local", description="Which adapters are used.")
+    platform: Literal["local", "aws"] = Field("local", description="Which adapters are used.")
+    aws: AwsSettings = Field(
+        default_factory=AwsSettings, description="Where things are, on platform aws."
+    )
     home: Path = Field(Path(".ml_control"), description="Folder of all local state.")
     pipelines: Path = Field(Path("pipelines"), description="Folder of pipeline folders.")
     lease_seconds: float = Field(
@@ -110,8 +191,9 @@ def load_settings(home: Path | None = None, pipelines: Path | None = None) -> Se
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidSpec(SETTINGS_FILE, str(error), "correct the file's TOML") from error
     for name in Settings.model_fields:
-        if text := os.environ.get(f"ML_CONTROL_{name.upper()}"):
+        if name != "aws" and (text := os.environ.get(f"ML_CONTROL_{name.upper()}")):
             values[name] = text.split(",") if name in _LISTS else text
+    _aws_from_environment(values)
     values |= {k: v for k, v in {"home": home, "pipelines": pipelines}.items() if v is not None}
     try:
         settings = Settings.model_validate(values)
@@ -121,11 +203,33 @@ def load_settings(home: Path | None = None, pipelines: Path | None = None) -> Se
         raise InvalidSpec(
             f"setting {field}",
             f"{first['msg']}{_shown(field, first.get('input'))}",
-            f"change {field} in {SETTINGS_FILE} or ML_CONTROL_{field.upper()}",
+            f"change {field} in {SETTINGS_FILE} or ML_CONTROL_{field.upper().replace('.', '_')}",
         ) from error
     return settings.model_copy(
         update={"home": settings.home.absolute(), "pipelines": settings.pipelines.absolute()}
     )
+
+
+def _aws_from_environment(values: dict[str, Any]) -> None:
+    """``ML_CONTROL_AWS_<FIELD>``: text as it is, lists by commas, tables as JSON."""
+    given: dict[str, Any] = {}
+    for name, field in AwsSettings.model_fields.items():
+        variable = f"ML_CONTROL_AWS_{name.upper()}"
+        if not (text := os.environ.get(variable)):
+            continue
+        given[name] = text
+        if field.annotation == tuple[str, ...]:
+            given[name] = text.split(",")
+        elif field.annotation == dict[str, str]:
+            try:
+                given[name] = json.loads(text)
+            except ValueError as error:
+                raise InvalidSpec(
+                    f"setting aws.{name}", f"is no JSON: {error}", f"correct {variable}"
+                ) from error
+    if given:
+        table = values.get("aws", {})
+        values["aws"] = {**table, **given} if isinstance(table, dict) else table
 
 
 def _shown(field: str, value: Any) -> str:

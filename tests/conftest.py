@@ -272,3 +272,14 @@ def instance(
     prepare_dagster_home(home.settings)
     with dg.DagsterInstance.get() as found:
         yield found
+
+
+@pytest.fixture
+def account() -> Iterator[Any]:
+    """Settings of an AWS account of this test's own, on moto, with all its parts made."""
+    from emulators import credentials, fresh_settings
+
+    from ml_control.testing.account import make_account
+
+    with credentials():
+        yield make_account(fresh_settings())

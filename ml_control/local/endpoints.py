@@ -28,6 +28,7 @@ from ml_control.errors import Conflict, InvalidSpec, MlControlError, PlatformFai
 from ml_control.local.files import exclusive, is_locked, read_json, tail, write_json, write_whole
 from ml_control.local.processes import alive, end, python_environment, spawn
 from ml_control.ports import EndpointState, Reply
+from ml_control.spec import Endpoint
 
 if TYPE_CHECKING:
     import httpx
@@ -56,6 +57,7 @@ class LocalEndpoints:
         container: str,
         timeout: float,
         token: int = 0,
+        shape: Endpoint | None = None,  # noqa: ARG002 - one machine is all there is
     ) -> EndpointState:
         """Serve this archive under this name and wait until it answers; then end the old server.
 

@@ -19,6 +19,12 @@ from ml_control.ports.endpoints import (
     EndpointState,
     Reply,
 )
+from ml_control.ports.metrics import (
+    Alarm,
+    Alarms,
+    Metrics,
+    Sample,
+)
 from ml_control.ports.predictions import (
     LATENCY_BOUNDS,
     Joined,
@@ -57,6 +63,8 @@ __all__ = [
     "MAX_STREAM_BYTES",
     "MAX_STREAM_KEY",
     "TABLES",
+    "Alarm",
+    "Alarms",
     "Alert",
     "Alerts",
     "Check",
@@ -66,6 +74,7 @@ __all__ = [
     "Joined",
     "LogState",
     "Logged",
+    "Metrics",
     "Notice",
     "Notifications",
     "Outcome",
@@ -75,6 +84,7 @@ __all__ = [
     "Put",
     "Reply",
     "Round",
+    "Sample",
     "Stored",
     "Stray",
     "Stream",

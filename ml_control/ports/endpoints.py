@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ml_control.spec import Endpoint
+
 
 @dataclass(frozen=True)
 class EndpointState:
@@ -39,13 +41,15 @@ class Endpoints(Protocol):
         container: str,
         timeout: float,
         token: int = 0,
+        shape: Endpoint | None = None,
     ) -> EndpointState:
         """Serve this archive under this name, replacing what was there, and wait for it.
 
         What serves already is left. ``token`` is the fencing token of the deployer's lease: the
         highest one is kept with the endpoint, and ``Conflict`` is raised, with nothing started,
         for a lower one: a deployer that slept past its lease must not replace its successor's
-        model. Returns when InService. Raises ``PlatformFailed`` with the end of the server's
+        model. ``shape`` is what it is served on, where the platform has a choice. Returns when
+        InService. Raises ``PlatformFailed`` with the end of the server's
         log; what served before serves on.
         """
         ...

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from ml_control.spec import SageMakerTraining
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class TrainingJob:
     golden: Path  # feature rows (no label) that the training process itself predicts
     max_runtime: float = 3600.0
     external_memory: bool = False  # the training data is read from disk in every round
+    machines: SageMakerTraining = field(
+        default_factory=SageMakerTraining
+    )  # where there is a choice
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,13 @@ from ml_control.spec.gates import (
     MetricGate,
     SliceGate,
 )
+from ml_control.spec.hosting import (
+    AutoRollback,
+    Endpoint,
+    Instances,
+    SageMakerTraining,
+    Serverless,
+)
 from ml_control.spec.release import (
     Canary,
     Guardrails,
@@ -47,16 +54,19 @@ __all__ = [
     "METRICS",
     "NAME",
     "Approval",
+    "AutoRollback",
     "Canary",
     "ChampionGate",
     "Columns",
     "Drift",
     "Duration",
+    "Endpoint",
     "FeatureColumn",
     "Gates",
     "Guardrails",
     "Hyperparameters",
     "ImageShape",
+    "Instances",
     "Leakage",
     "LiveMetric",
     "Log",
@@ -66,7 +76,9 @@ __all__ = [
     "Quality",
     "Retrain",
     "RolloutSpec",
+    "SageMakerTraining",
     "Section",
+    "Serverless",
     "SliceGate",
     "Source",
     "Split",
@@ -90,6 +102,9 @@ class PipelineSpec(Section):
     training: Training = Field(default_factory=Training, description="How a model is trained.")
     retrain: Retrain = Field(default_factory=Retrain, description="When a new model is trained.")
     gates: Gates = Field(default_factory=Gates, description="What a model must fulfil.")
+    endpoint: Endpoint = Field(
+        default_factory=Endpoint, description="What serves a variant on AWS."
+    )
     rollout: RolloutSpec = Field(
         default_factory=RolloutSpec, description="How a proven model takes over."
     )

@@ -104,6 +104,12 @@ class Guardrails(Section):
     latency_p99: Duration | None = Field(
         None, gt=0, description="Largest 99th percentile of its latency."
     )
+    alarms: tuple[str, ...] = Field(
+        (),
+        max_length=100,
+        description="CloudWatch alarms on AWS: one that fires takes the challenger back, one "
+        "without data holds it.",
+    )
 
 
 class RolloutSpec(Section):

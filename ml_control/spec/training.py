@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ml_control.spec.base import Duration, Section, Share
+from ml_control.spec.hosting import SageMakerTraining
 
 
 class Split(Section):
@@ -82,6 +83,9 @@ class Training(Section):
         ge=64,
         description="Training data above so many megabytes is read from disk in every round "
         "(external memory).",
+    )
+    sagemaker: SageMakerTraining = Field(
+        default_factory=SageMakerTraining, description="The training job's machines on AWS."
     )
 
     @field_validator("hyperparameters")

@@ -20,7 +20,7 @@ from ml_control import errors
 from ml_control.cli.main import COMMANDS, cli
 from ml_control.core.gates import gate_names
 from ml_control.core.records import EVENT_STATES
-from ml_control.settings import Settings
+from ml_control.settings import AwsSettings, Settings
 from ml_control.spec import PipelineSpec, parse_duration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,3 +240,12 @@ def test_decisions_have_their_three_parts() -> None:
     for file in files:
         parts = re.findall(r"^\*\*(\w+)\.\*\*", file.read_text("utf-8"), flags=re.MULTILINE)
         assert (file.name, ["Context", "Decision", "Consequence"]) == (file.name, parts)
+
+
+def test_every_setting_of_aws_is_described() -> None:
+    """docs/aws.md names exactly the settings under [aws]."""
+    described = [
+        CODE.findall(cells[0]) for cells in rows(sections(page("docs/aws.md"), 2)["Settings"])
+    ]
+
+    assert sorted(AwsSettings.model_fields) == sorted(words[0] for words in described if words)

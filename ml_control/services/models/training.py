@@ -220,6 +220,7 @@ def _job(
         golden=channels.features("golden"),
         max_runtime=training.max_runtime,
         external_memory=external,
+        machines=training.sagemaker,
     )
 
 

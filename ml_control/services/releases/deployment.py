@@ -262,7 +262,13 @@ def serve(
     model, name = proven.model, endpoint_name(pipeline, variant)
     try:
         state = platform.endpoints.deploy(
-            name, proven.archive, model.version, model.container, START_SECONDS, lease.token
+            name,
+            proven.archive,
+            model.version,
+            model.container,
+            START_SECONDS,
+            lease.token,
+            pipeline.spec.endpoint,
         )
     except OSError as error:
         raise PlatformFailed(
