@@ -165,48 +165,58 @@ def _collect(
     batch: Batch, group: _Group, snapshot: Snapshot, at: float, held: dict[str, int]
 ) -> None:
     """Enter a group's records into the batch."""
-    log, assigned = snapshot.log, group.assigned
+    log, assigned, own = snapshot.log, group.assigned, group.own
     common: dict[str, Any] = {
         "pipeline": snapshot.pipeline,
+        "request_id": "",
+        "entity_id": "",
         "rollout_id": snapshot.rollout.id,
         "assigned": assigned.variant,
         "challenger": assigned.challenger,
         "share": assigned.share,
+        "served": own.variant if own else "",
+        "model_version": own.model_version if own else "",
         "at": at,
         "latency": group.latency,
         "rows": 1,
         "failed": False,
         "failure": "",
+        "records": None,
+        "answers": b"",
     }
     whole = log.capture >= 1.0 and not log.mask
     plain = not (group.failures or group.bad or held)
     for place, item in enumerate(group.items):
-        failure: list[str] = []
-        if not plain:
-            if place in group.bad:
-                batch.poison[item.sequence] = reason_of(group.bad[place])
-                continue
-            if item.sequence > held.get(item.key, item.sequence):
-                continue
-            failure = group.failures.get(place, [])
-            if place not in group.answers:
-                batch.failed[item.sequence] = f"PlatformFailed: {'; '.join(failure)}"[:_LONGEST]
-                continue
-        answer = group.answers[place]
-        served = group.own if plain else group.served.get(place, group.own)
-        fields = {
-            **common,
-            "request_id": item.request_id,
-            "entity_id": item.entity_id,
-            "served": served.variant if served else "",
-            "model_version": served.model_version if served else "",
-            "records": item.text if whole else _kept(item, snapshot),
-            "answers": answer,
-        }
-        if failure:
-            fields |= {"failed": True, "failure": "; ".join(failure)[:_LONGEST]}
+        fields = common.copy()
+        if not plain and not _enter(batch, group, place, held, fields):
+            continue
+        fields["request_id"] = item.request_id
+        fields["entity_id"] = item.entity_id
+        fields["records"] = item.text if whole else _kept(item, snapshot)
+        fields["answers"] = group.answers[place]
         batch.done.append(item.sequence)
         batch.predictions.append(_made(fields))
+
+
+def _enter(
+    batch: Batch, group: _Group, place: int, held: dict[str, int], fields: dict[str, Any]
+) -> bool:
+    """Whether a record of a group with failures was answered; by whom goes into ``fields``."""
+    item = group.items[place]
+    if place in group.bad:
+        batch.poison[item.sequence] = reason_of(group.bad[place])
+        return False
+    if item.sequence > held.get(item.key, item.sequence):
+        return False
+    failure = group.failures.get(place, [])
+    if place not in group.answers:
+        batch.failed[item.sequence] = f"PlatformFailed: {'; '.join(failure)}"[:_LONGEST]
+        return False
+    if served := group.served.get(place):
+        fields["served"], fields["model_version"] = served.variant, served.model_version
+    if failure:
+        fields["failed"], fields["failure"] = True, "; ".join(failure)[:_LONGEST]
+    return True
 
 
 def _made(fields: dict[str, Any]) -> Prediction:

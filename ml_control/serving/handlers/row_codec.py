@@ -12,7 +12,7 @@ import orjson
 from ml_control.core.features import FeatureSpec
 from ml_control.errors import BadObject
 from ml_control.serving.handlers.envelopes import Item, Opener
-from ml_control.serving.handlers.rows import values_of
+from ml_control.serving.handlers.rows import scores_of, values_of
 from ml_control.serving.recordio import row_frame
 
 RECORDIO = "application/x-recordio-protobuf"
@@ -72,6 +72,10 @@ def answers_of(features: FeatureSpec, rows: int, body: bytes) -> list[bytes]:
     """The answer to each row, as the JSON that is logged. Raises ``PlatformFailed`` when it is no
     answer to these rows.
     """
+    if features.task != "multiclass":
+        scores = scores_of(rows, body)
+        if scores is not None:
+            return _scored(features, scores)
     values = values_of(rows, body)
     width = len(features.labels) if features.task == "multiclass" else 1
     for one in values:
@@ -79,7 +83,11 @@ def answers_of(features: FeatureSpec, rows: int, body: bytes) -> list[bytes]:
             features.decode(one)  # which says what is wrong
     if features.task == "multiclass":
         return [_logged(features.decode(one)) for one in values]
-    scores = [float(one[0]) for one in values]
+    return _scored(features, [float(one[0]) for one in values])
+
+
+def _scored(features: FeatureSpec, scores: list[float]) -> list[bytes]:
+    """The answers of one number each."""
     texts = orjson.dumps(scores)[1:-1].split(b",")
     if features.task == "regression":
         return [b'[{"label":null,"score":%b}]' % text for text in texts]

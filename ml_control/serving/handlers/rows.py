@@ -68,6 +68,16 @@ def values_of(rows: int, body: bytes) -> list[list[float]]:
     return values
 
 
+def scores_of(rows: int, body: bytes) -> list[float] | None:
+    """The numbers of a CSV answer of one decimal number a row; None where it is another one."""
+    try:
+        scores: list[float] = orjson.loads(b"[" + body.strip().replace(b"\n", b",") + b"]")
+    except ValueError:
+        return None
+    whole = len(scores) == rows == body.strip().count(b"\n") + 1
+    return scores if whole and set(map(type, scores)) == {float} else None
+
+
 def wrong_answer(rows: int, body: bytes) -> PlatformFailed:
     """The refusal of an answer that has no prediction for each row."""
     return PlatformFailed(
