@@ -271,7 +271,8 @@ def _open_together(
     colons = np.count_nonzero(np.frombuffer(b"".join(datas), np.uint8) == ord(":"))
     if colons != keys * len(datas) + len(ids):
         return None
-    values_of, items = msgspec.structs.astuple, []
+    values_of = msgspec.structs.astuple
+    items: list[Item | None] = []
     for record, data, one, entity, request in zip(
         records, datas, found, entities, requests, strict=True
     ):
