@@ -184,11 +184,13 @@ class Director:
 
     # What follows is asked by the fake.
 
-    def take(self, what: str, name: str) -> Plan | None:
-        """The first plan for this, one use of it gone."""
+    def take(self, what: str, *names: str) -> Plan | None:
+        """The first plan for this and one of these names, one use of it gone."""
         with self._lock:
             for plan in self._plans:
-                if plan.what == what and fnmatchcase(name, plan.name):
+                if plan.what == what and any(
+                    fnmatchcase(name, plan.name) for name in names or ("",)
+                ):
                     plan.times -= 1
                     if plan.times <= 0:
                         self._plans.remove(plan)

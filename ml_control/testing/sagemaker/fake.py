@@ -23,6 +23,8 @@ from ml_control.testing.sagemaker.models import Models
 from ml_control.testing.sagemaker.state import Account, Times
 from ml_control.testing.sagemaker.storage import Storage
 from ml_control.testing.sagemaker.tags import Tags
+from ml_control.testing.sagemaker.transform import TransformJobs
+from ml_control.testing.sagemaker.tuning import TuningJobs
 
 ACCOUNT = "123456789012"
 SPEED = 1000.0
@@ -76,8 +78,10 @@ class FakeSageMaker:
             **Models(self._account, storage, tags).operations,
             **Configs(self._account, tags, self.director).operations,
             **self._endpoints.operations,
+            **TuningJobs(self._account, jobs, self.director, tags).operations,
+            **TransformJobs(*world, tags, self.home).operations,
             "AddTags": tags.add,
-            "ListTags": tags.list,
+            "ListTags": tags.listed,
             "DeleteTags": tags.delete,
         }
         self._server = Server(port)
