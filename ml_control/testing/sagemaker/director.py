@@ -214,6 +214,11 @@ class Director:
             drawn = {kind: self._random.random() < share for kind, share in self._shares.items()}
             return drawn["throttle"], drawn["lose"], self._delay if drawn["delay"] else 0.0
 
+    def percent(self) -> float:
+        """A number from 0 to under 100 drawn by the seed."""
+        with self._lock:
+            return self._random.random() * 100
+
     def weighted(self, weights: list[float]) -> int:
         """An index drawn by weight."""
         with self._lock:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ml_control.testing.sagemaker.application import Application
+from ml_control.testing.sagemaker.capture import Capture
 from ml_control.testing.sagemaker.configs import Configs
 from ml_control.testing.sagemaker.director import Director
 from ml_control.testing.sagemaker.endpoints import Endpoints
@@ -72,7 +73,9 @@ class FakeSageMaker:
         world = self._account, logs, storage, self.director
         jobs = TrainingJobs(*world, tags, self.home)
         self._endpoints = Endpoints(self._account, Fleet(*world, self.home), self.director, tags)
-        self._runtime = Runtime(self._account, self.director)
+        self._runtime = Runtime(
+            self._account, self.director, Capture(self._account, storage, self.director)
+        )
         operations = {
             **jobs.operations,
             **Models(self._account, storage, tags).operations,
