@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 from endpoint_models import Model, servers
 
+from ml_control.aws.client import Clients
+from ml_control.aws.registry import DynamoTables
+from ml_control.aws.schema import KEYS
 from ml_control.lake import Lake
 from ml_control.local.endpoints import LocalEndpoints
 from ml_control.local.notifications import LocalNotifications
 from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.local.registry import SqliteTables
 from ml_control.registry import Registry
+from ml_control.settings import AwsSettings
 
 PIPELINE = "flowers"
 
@@ -53,14 +57,7 @@ class Storage:
             "from ml_control.ports import Check, Item, Put\n"
             f"tables = SqliteTables(Path({str(self.place)!r}))\n{body}"
         )
-        self.processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
+        self.processes.append(started(program))
         return self.processes[-1]
 
     def remove(self, table: str, pk: str, sk: str) -> None:
@@ -71,13 +68,75 @@ class Storage:
 
     def end(self) -> None:
         """Close what was opened and end what was started."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            with suppress(BrokenPipeError):  # it had not read what it was told
-                process.communicate()
+        end(self.processes)
         for client in self.clients:
             client.close()
+
+
+class DynamoStorage:
+    """The same in the DynamoDB tables of an account, with the lake in a folder."""
+
+    def __init__(self, settings: AwsSettings, lake: Path) -> None:
+        self.settings = settings
+        self.lake = lake
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def client(self) -> DynamoTables:
+        """A client of its own, with connections of its own."""
+        return DynamoTables(Clients(self.settings), Lake.local(self.lake))
+
+    def process(self, body: str) -> subprocess.Popen[str]:
+        """A process that runs ``body`` with its own client as ``tables``."""
+        program = (
+            "import sys\nfrom pathlib import Path\n"
+            "from ml_control.aws.client import Clients\n"
+            "from ml_control.aws.registry import DynamoTables\n"
+            "from ml_control.lake import Lake\n"
+            "from ml_control.settings import AwsSettings\n"
+            "from ml_control.ports import Check, Item, Put\n"
+            f"settings = AwsSettings.model_validate_json({self.settings.model_dump_json()!r})\n"
+            f"tables = DynamoTables(Clients(settings), Lake.local(Path({str(self.lake)!r})))\n{body}"
+        )
+        self.processes.append(started(program))
+        return self.processes[-1]
+
+    def remove(self, table: str, pk: str, sk: str) -> None:
+        """What an attacker or an accident does, and no client can: remove an item."""
+        gone = (
+            Clients(self.settings)
+            .client("dynamodb")
+            .delete_item(
+                TableName=self.settings.table(table),
+                Key={
+                    name: {"S": value} for name, value in zip(KEYS[table], (pk, sk), strict=True)
+                },
+                ReturnValues="ALL_OLD",
+            )
+        )
+        assert gone["Attributes"]
+
+    def end(self) -> None:
+        """End what was started."""
+        end(self.processes)
+
+
+def started(program: str) -> subprocess.Popen[str]:
+    """A Python process that is spoken with line by line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(processes: list[subprocess.Popen[str]]) -> None:
+    """Kill what still runs."""
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        with suppress(BrokenPipeError):  # it had not read what it was told
+            process.communicate()
 
 
 class Place:
@@ -136,12 +195,22 @@ class Place:
         )
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "aws"])
 def storage(request, tmp_path):
-    """Each platform's storage; today the local one."""
-    storage = Storage(tmp_path / "registry.db")
+    """Each platform's storage: a SQLite file, and DynamoDB tables on moto."""
+    if request.param == "aws":
+        storage = DynamoStorage(request.getfixturevalue("account"), tmp_path / "lake")
+    else:
+        storage = Storage(tmp_path / "registry.db")
     yield storage
     storage.end()
+
+
+@pytest.fixture
+def local_only(storage):
+    """For what only one file on one machine can suffer: skips the other platforms."""
+    if not isinstance(storage, Storage):
+        pytest.skip("about the file of the local registry")
 
 
 @pytest.fixture
