@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from emulators import credentials, fresh_settings
 from endpoint_models import Model, servers
 
 from ml_control.aws.client import Clients
@@ -22,6 +23,7 @@ from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.local.registry import SqliteTables
 from ml_control.registry import Registry
 from ml_control.settings import AwsSettings
+from ml_control.testing.account import make_tables
 
 PIPELINE = "flowers"
 
@@ -38,6 +40,8 @@ class Clock:
 
 class Storage:
     """One platform's storage: any number of clients and processes may use it."""
+
+    page = 1000  # items of a page
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -74,12 +78,15 @@ class Storage:
 
 
 class DynamoStorage:
-    """The same in the DynamoDB tables of an account, with the lake in a folder."""
+    """The same in DynamoDB tables on moto, with the lake in a folder."""
+
+    page = 100  # moto takes a millisecond for each item that it tells
 
     def __init__(self, settings: AwsSettings, lake: Path) -> None:
         self.settings = settings
         self.lake = lake
         self.processes: list[subprocess.Popen[str]] = []
+        make_tables(Clients(settings))
 
     def client(self) -> DynamoTables:
         """A client of its own, with connections of its own."""
@@ -107,9 +114,7 @@ class DynamoStorage:
             .client("dynamodb")
             .delete_item(
                 TableName=self.settings.table(table),
-                Key={
-                    name: {"S": value} for name, value in zip(KEYS[table], (pk, sk), strict=True)
-                },
+                Key={name: {"S": value} for name, value in zip(KEYS[table], (pk, sk), strict=True)},
                 ReturnValues="ALL_OLD",
             )
         )
@@ -198,19 +203,16 @@ class Place:
 @pytest.fixture(params=["local", "aws"])
 def storage(request, tmp_path):
     """Each platform's storage: a SQLite file, and DynamoDB tables on moto."""
-    if request.param == "aws":
-        storage = DynamoStorage(request.getfixturevalue("account"), tmp_path / "lake")
-    else:
+    if request.param == "local":
         storage = Storage(tmp_path / "registry.db")
-    yield storage
-    storage.end()
-
-
-@pytest.fixture
-def local_only(storage):
-    """For what only one file on one machine can suffer: skips the other platforms."""
-    if not isinstance(storage, Storage):
-        pytest.skip("about the file of the local registry")
+        yield storage
+        storage.end()
+        return
+    with credentials(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ml_control.aws.registry.reading._PAGE", DynamoStorage.page)
+        storage = DynamoStorage(fresh_settings(), tmp_path / "lake")
+        yield storage
+        storage.end()
 
 
 @pytest.fixture

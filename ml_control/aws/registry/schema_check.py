@@ -43,7 +43,9 @@ def require_tables(clients: Clients, tables: Iterable[Table] = tuple(KEYS)) -> N
             )
         if found.get("TableStatus", "ACTIVE") not in ("ACTIVE", "UPDATING"):
             raise Retryable(
-                setting, f"DynamoDB table {name} is {found['TableStatus']}", "wait until it is ACTIVE"
+                setting,
+                f"DynamoDB table {name} is {found['TableStatus']}",
+                "wait until it is ACTIVE",
             )
 
 

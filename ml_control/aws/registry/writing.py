@@ -169,9 +169,7 @@ def _chunks(plans: Sequence[Planned]) -> Iterable[list[Planned]]:
     actions = size = 0
     for plan in plans:
         more, bytes = planning.count_of(plan), planning.size_of(plan)
-        if chunk and (
-            actions + more > planning.MOST_ACTIONS or size + bytes > planning.MOST_BYTES
-        ):
+        if chunk and (actions + more > planning.MOST_ACTIONS or size + bytes > planning.MOST_BYTES):
             yield chunk
             chunk, actions, size = [], 0, 0
         chunk.append(plan)
