@@ -109,7 +109,9 @@ class Reader:
     ) -> Iterator[Item]:
         """A partition's items by sort key, page by page."""
         begins = keys.prefix_key(prefix)
-        for page, left in self._pages(table, keys.partition_key(pk), begins, reverse, limit):
+        for page, left in self._pages(
+            table, keys.partition_key(pk), begins, limit, reverse=reverse
+        ):
             found = (self.item(table, each) for each in page)
             yield from left(item for item in found if item.sk.startswith(prefix))
 
@@ -118,7 +120,7 @@ class Reader:
     ) -> Iterator[Item]:
         """Items of an index value by sort key, page by page. What left it meanwhile is not told."""
         begins = keys.entry_prefix(prefix)
-        for page, left in self._pages(table, keys.index_key(index), begins, False, limit):
+        for page, left in self._pages(table, keys.index_key(index), begins, limit):
             yield from left(
                 item for item in self._resolved(table, index, page) if item.sk.startswith(prefix)
             )
@@ -137,7 +139,7 @@ class Reader:
                 yield self.item(table, found)
 
     def _pages(
-        self, table: Table, pk: str, begins: str, reverse: bool, limit: int | None
+        self, table: Table, pk: str, begins: str, limit: int | None, *, reverse: bool = False
     ) -> Iterator[tuple[list[Attributes], Callable[[Iterable[Item]], Iterator[Item]]]]:
         """Pages, each with what counts the items taken from it against the limit."""
         told = 0
