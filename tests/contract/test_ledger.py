@@ -5,15 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from emulators import credentials, fresh_settings
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from storages import DynamoStorage, Storage
 
 from ml_control.core.records import EVENT_STATES, Event
-from ml_control.local.registry import SqliteTables
 from ml_control.registry import Registry
 
 P, DAY = "flowers", "2026-11-22"
@@ -235,22 +237,24 @@ def test_partitions_and_pipelines_stay_apart(ledgers):
     assert (1, 1) == (one.counts(P)["claimed"], one.counts("other")["pending"])
 
 
-def test_numbers_order_the_records_of_many_writers(two, clock):
-    """Four writers at once record 1200 events: none is lost and no number is given twice."""
+def test_numbers_order_the_records_of_many_writers(storage, two, clock):
+    """Four writers at once record many events: none is lost and no number is given twice."""
+    batches, size = max(3, storage.page // 100), storage.page // 33
 
     def write(number):
         ledger = Registry(two[number % 2], clock=clock).ledger
-        for batch in range(10):
-            events = [event(f"{number}-{batch}-{i}") for i in range(30)]
-            assert 30 == ledger.record(P, events, [True] * 30)
+        for batch in range(batches):
+            events = [event(f"{number}-{batch}-{i}") for i in range(size)]
+            assert size == ledger.record(P, events, [True] * size)
         two[number % 2].close()
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
 
     found = list(Registry(two[0], clock=clock).ledger.events(P))
-    assert list(range(1, 1201)) == sorted(e.seq for e in found)
-    assert 1200 == len({e.key for e in found})
+    count = 4 * batches * size
+    assert list(range(1, count + 1)) == sorted(e.seq for e in found)
+    assert count == len({e.key for e in found})
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -264,8 +268,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        self.tables = [SqliteTables(Path(self.folder.name) / "registry.db") for _ in "ab"]
+        self.held = ExitStack()
+        self.folder = Path(self.held.enter_context(tempfile.TemporaryDirectory()))
+        self.storage = self.make()
+        self.tables = [self.storage.client() for _ in "ab"]
         self.ledgers = [Registry(tables, clock=lambda: 1.0).ledger for tables in self.tables]
         self.turn = 0
         self.runs = 0
@@ -274,10 +280,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.finished: set[tuple[str, str]] = set()
         self.claims = []
 
+    def make(self):
+        """A storage of this example's own."""
+        return Storage(self.folder / "registry.db")
+
     def teardown(self) -> None:
-        for tables in self.tables:
-            tables.close()
-        self.folder.cleanup()
+        self.storage.end()
+        self.held.close()
 
     @property
     def ledger(self):
@@ -373,6 +382,14 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.last == {key: newest(self.ledger, key) for key in self.last}
 
 
+class DynamoLedgerMachine(LedgerMachine):
+    """The same over DynamoDB."""
+
+    def make(self):
+        self.held.enter_context(credentials())
+        return DynamoStorage(fresh_settings(), self.folder)
+
+
 LedgerMachine.TestCase.settings = settings(
     max_examples=25,
     stateful_step_count=25,
@@ -380,3 +397,9 @@ LedgerMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestLedgerMachine = LedgerMachine.TestCase
+DynamoLedgerMachine.TestCase.settings = settings(
+    LedgerMachine.TestCase.settings,
+    max_examples=4,  # and short ones: each step is many requests
+    stateful_step_count=12,
+)
+TestDynamoLedgerMachine = DynamoLedgerMachine.TestCase

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_control.errors import Conflict, MlControlError, PlatformFailed, Retryable
+from ml_control.errors import Conflict, InvalidSpec, MlControlError, PlatformFailed, Retryable
 from ml_control.local.registry import SqliteTables
 from ml_control.ports import TABLES, Check, Item, Put
 
@@ -19,8 +20,7 @@ T = "control-ledger"
 COUNT_UP = """
 from ml_control.errors import Conflict
 print("ready", flush=True)
-sys.stdin.readline()
-left = 50
+left = int(sys.stdin.readline())
 while left:
     item = tables.get("control-ledger", "p", "n")
     fresh = Item("p", "n", {"n": (item.body["n"] if item else 0) + 1})
@@ -30,6 +30,8 @@ while left:
         continue
     left -= 1
 """
+
+LOCAL = pytest.mark.parametrize("storage", ["local"], indirect=True)  # about its one file
 
 STOP_HALF_WAY = """
 def writes():
@@ -50,11 +52,13 @@ def keys(items):
     return [found.sk for found in items]
 
 
-def fill(tables, count, pk="p", index=None):
-    assert (
-        tables.write_each([Put(T, item(f"{i:05d}", pk, index, i=i), 0) for i in range(count)])
-        == [True] * count
-    )
+def numbered(storage, count):
+    """Sort keys of two leading digits for the page, then the place in it."""
+    return [f"{i:0{len(str(storage.page)) + 1}d}" for i in range(count)]
+
+
+def fill(tables, sks, pk="p", index=None):
+    assert [True] * len(sks) == tables.write_each([Put(T, item(sk, pk, index), 0) for sk in sks])
 
 
 def test_an_item_can_be_created_once(two):
@@ -151,51 +155,166 @@ def test_each_write_on_its_own(two):
     assert [] == other.write_each([])
 
 
-def test_queries_go_on_after_the_first_page(two):
-    """2500 items come whole and in order, forwards, backwards, by prefix and up to a limit."""
+def test_writes_of_one_item_are_made_in_their_order(two):
+    """What comes later in ``write_each`` finds what came earlier, and none is made twice."""
     one, other = two
-    fill(one, 2500)
-    fill(one, 3, pk="another")
-    every = [f"{i:05d}" for i in range(2500)]
+    writes = [Put(T, item(n=n, index="i" if n % 2 else None), n) for n in range(5)]
+
+    assert [*[True] * 5, False] == one.write_each([*writes, Put(T, item(n=9), 2)])
+    assert Item("p", "s", {"n": 4}, None, 5) == other.get(T, "p", "s")
+    assert 0 == other.count_index(T, "i")
+
+
+@pytest.mark.parametrize(
+    "many", ["a hundred and one", "twice", "checked as well", "empty", "nameless"]
+)
+def test_what_no_platform_can_write_is_refused(two, many):
+    """More than 100 writes, an item twice, or an empty key: refused whole, on every platform."""
+    one, other = two
+    one.transact([Put(T, item("there"), 0)])
+    writes = {
+        "a hundred and one": [Put(T, item(f"{i}"), 0) for i in range(101)],
+        "twice": [Put(T, item(), 0), Put(T, item(), 1)],
+        "checked as well": [Put(T, item("there"), 1), Check(T, "p", "there", {})],
+        "empty": [Put(T, item(), 0), Put(T, item(""), 0)],
+        "nameless": [Put(T, item(), 0), Put(T, item(pk=""), 0)],
+    }[many]
+
+    with pytest.raises(InvalidSpec):
+        one.transact(writes)
+    assert ["there"] == keys(other.query(T, "p"))
+    assert 1 == other.get(T, "p", "there").version
+    assert (None, None) == (other.get(T, "p", ""), other.get(T, "", "s"))
+
+
+def test_a_hundred_writes_are_one_transaction(two):
+    """The most that is promised is written whole, or not at all."""
+    one, other = two
+    writes = [Put(T, item(f"{i:02d}"), 0) for i in range(100)]
+    one.transact(writes)
+
+    with pytest.raises(Conflict, match="p 99"):
+        other.transact([*(Put(T, item(f"{i:02d}"), 1) for i in range(99)), Put(T, item("99"), 2)])
+    assert {1} == {found.version for found in other.query(T, "p")}
+    assert 100 == len(keys(one.query(T, "p")))
+
+
+def test_long_keys_are_kept_whole(two):
+    """A sort key as long as the longest object's name is found, listed by prefix and counted."""
+    one, other = two
+    long = [f"2026-01-01#{'x' * 1100}{end}#v" for end in ("a", "b", "é")]
+    short = ["2026-01-01#x", "2026-01-02#x"]
+    assert [True] * 5 == one.write_each(
+        [Put(T, item(sk, index="i", k=sk), 0) for sk in [*long, *short]]
+    )
+    assert [True] == one.write_each([Put(T, item(long[1], index="j", k=1), 1)])
+
+    for sk in [*long[::2], *short]:
+        assert ({"k": sk}, "i") == (other.get(T, "p", sk).body, other.get(T, "p", sk).index)
+    assert sorted([*long, *short]) == sorted(keys(other.query(T, "p")))
+    assert [long[1]] == keys(other.query(T, "p", prefix=long[1][:-1]))
+    assert [long[0]] == keys(other.query_index(T, "i", prefix=long[0][:-1]))
+    assert {*long[::2], short[0]} == set(keys(other.query_index(T, "i", prefix="2026-01-01#x")))
+    assert long[1:2] == keys(other.query_index(T, "j"))
+    assert 4 == other.count_index(T, "i")
+
+
+@pytest.mark.parametrize("size", [3_000, 500_000])
+def test_large_bodies_come_back_in_every_read(two, size):
+    """A body of any size is read, listed, checked, replaced and moved between index values."""
+    one, other = two
+    body = {"n": 1, "text": random.Random(1).randbytes(size).hex()}
+    one.transact([Put(T, Item("p", "s", body, "i"), 0), Put(T, item("t", index="i"), 0)])
+
+    assert body == other.get(T, "p", "s").body
+    assert [body, {}] == [found.body for found in other.query(T, "p")]
+    assert [body, {}] == [found.body for found in other.query_index(T, "i")]
+    other.transact([Check(T, "p", "s", {"text": body["text"]}), Put(T, item("u"), 0)])
+    other.transact([Put(T, Item("p", "s", {**body, "n": 2}, "j"), 1)])
+    assert [(1, 2)] == [(1, found.body["n"]) for found in one.query_index(T, "j")]
+    assert ["t"] == keys(one.query_index(T, "i"))
+    assert [True] == one.write_each([Put(T, item(), None)])
+    assert {} == other.get(T, "p", "s").body
+
+
+def test_key_text_beyond_letters_keeps_its_order(two):
+    """Control characters, the highest letters and the index's own prefix sort as text does."""
+    one, other = two
+    odd = [
+        "\0",
+        "\0\0",
+        "\1",
+        "\1\1a",
+        "\1\2",
+        "a",
+        "a\0",
+        "a\0b",
+        "a\1",
+        "ab",
+        "\ud7ff",
+        "\uffff",
+        "\U0010fffe",
+    ]
+    pks = ["index#i", "\\index#i", "\\", "p"]
+    one.write_each([Put(T, item(sk, pk, "i"), 0) for pk in pks for sk in odd])
+
+    for pk in pks:
+        assert sorted(odd) == keys(other.query(T, pk))
+    pairs = [(found.sk, found.pk) for found in other.query_index(T, "i")]
+    assert sorted((sk, pk) for sk in odd for pk in pks) == pairs
+    assert 4 * len([sk for sk in odd if sk.startswith("a\0")]) == len(
+        keys(other.query_index(T, "i", prefix="a\0"))
+    )
+
+
+def test_queries_go_on_after_the_first_page(storage, two):
+    """Two pages and a half come whole and in order, both ways, by prefix and up to a limit."""
+    one, other = two
+    page, every = storage.page, numbered(storage, 5 * storage.page // 2)
+    fill(one, every)
+    fill(one, every[:3], pk="another")
 
     assert every == keys(other.query(T, "p"))
     assert every[::-1] == keys(other.query(T, "p", reverse=True))
-    assert every[1000:2000] == keys(other.query(T, "p", prefix="01"))
-    assert every[:1999:-1] == keys(other.query(T, "p", prefix="02", reverse=True))
-    for limit in (0, 1, 1000, 1001, 2499, 2500, 9999):
+    assert every[page : 2 * page] == keys(other.query(T, "p", prefix="01"))
+    assert every[: 2 * page - 1 : -1] == keys(other.query(T, "p", prefix="02", reverse=True))
+    for limit in (0, 1, page, page + 1, len(every) - 1, len(every), 9999):
         assert every[:limit] == keys(other.query(T, "p", limit=limit))
         assert every[::-1][:limit] == keys(other.query(T, "p", limit=limit, reverse=True))
     assert [] == keys(other.query(T, "absent"))
     assert [] == keys(other.query("model-metadata", "p"))
 
 
-def test_a_reader_half_way_keeps_its_place(two):
+def test_a_reader_half_way_keeps_its_place(storage, two):
     """What a writer changes behind a reader's page neither repeats nor hides other items."""
     one, other = two
-    fill(one, 1500)
+    page, every = storage.page, numbered(storage, 3 * storage.page // 2)
+    fill(one, every)
     reading = other.query(T, "p")
-    first = [next(reading).sk for _ in range(1000)]
-    one.transact([Put(T, item("00000a"), 0), Put(T, item("01200a"), 0)])
+    first = [next(reading).sk for _ in range(page)]
+    late = f"{every[page + page // 5]}a"
+    one.transact([Put(T, item(f"{every[0]}a"), 0), Put(T, item(late), 0)])
 
     rest = keys(reading)
-    assert [f"{i:05d}" for i in range(1000)] == first
-    assert sorted([*(f"{i:05d}" for i in range(1000, 1500)), "01200a"]) == rest
+    assert every[:page] == first
+    assert sorted([*every[page:], late]) == rest
 
 
-def test_the_index_lists_and_counts(two):
+def test_the_index_lists_and_counts(storage, two):
     """Items with one index value are listed over all partition keys, sorted, and counted."""
     one, other = two
-    fill(one, 1300, pk="p", index="open")
-    fill(one, 1300, pk="q", index="open")
-    fill(one, 4, pk="r", index="done")
-    fill(one, 4, pk="s")
-    twice = [f"{i:05d}" for i in range(1300) for _ in range(2)]
+    page, every = storage.page, numbered(storage, 13 * storage.page // 10)
+    fill(one, every, pk="p", index="open")
+    fill(one, every, pk="q", index="open")
+    fill(one, every[:4], pk="r", index="done")
+    fill(one, every[:4], pk="s")
+    twice = [sk for sk in every for _ in range(2)]
 
     assert twice == keys(other.query_index(T, "open"))
-    assert twice[:1001] == keys(other.query_index(T, "open", limit=1001))
-    assert twice[2000:] == keys(other.query_index(T, "open", prefix="01"))
+    assert twice[: page + 1] == keys(other.query_index(T, "open", limit=page + 1))
+    assert twice[2 * page :] == keys(other.query_index(T, "open", prefix="01"))
     found = {(row.pk, row.sk) for row in other.query_index(T, "open")}
-    assert 2600 == len(found) == other.count_index(T, "open")
+    assert len(twice) == len(found) == other.count_index(T, "open")
     assert (4, 0) == (other.count_index(T, "done"), other.count_index(T, "absent"))
     assert 0 == other.count_index("model-metadata", "open")
 
@@ -262,30 +381,32 @@ def test_any_key_and_body_come_back_as_they_were(two, pk, sk, index, body):
 
 
 def test_no_update_is_lost_between_four_processes(storage, two):
-    """Four processes that count up by compare-and-set lose not one of 200 steps."""
+    """Four processes that count up by compare-and-set lose not one step."""
     processes = [storage.process(COUNT_UP) for _ in range(4)]
     assert ["ready\n"] * 4 == [process.stdout.readline() for process in processes]
     for process in processes:
-        process.stdin.write("go\n")
+        process.stdin.write(f"{storage.page // 20}\n")
         process.stdin.flush()
 
+    count = 4 * (storage.page // 20)
     assert [0] * 4 == [process.wait(60) for process in processes]
-    assert Item("p", "n", {"n": 200}, None, 200) == two[0].get(T, "p", "n")
+    assert Item("p", "n", {"n": count}, None, count) == two[0].get(T, "p", "n")
 
 
-def test_threads_share_a_client(two):
-    """Two clients used by eight threads create each of 100 items exactly once."""
+def test_threads_share_a_client(storage, two):
+    """Two clients used by eight threads create each item exactly once."""
+    count = storage.page // 10
     start = threading.Barrier(8)
 
     def create(number):
         start.wait()
         client = two[number % 2]
-        won = [client.write_each([Put(T, item(f"{i}", who=number), 0)])[0] for i in range(100)]
+        won = [client.write_each([Put(T, item(f"{i}", who=number), 0)])[0] for i in range(count)]
         client.close()
         return sum(won)
 
     with ThreadPoolExecutor(8) as pool:
-        assert 100 == sum(pool.map(create, range(8)))
+        assert count == sum(pool.map(create, range(8)))
 
 
 def test_a_killed_writer_leaves_nothing(storage, two):
@@ -317,6 +438,7 @@ def test_a_writer_waits_for_its_turn(storage, two):
 # What only the local adapter can suffer: one file, and whoever damages or holds it.
 
 
+@LOCAL
 def test_a_registry_locked_for_too_long_is_retryable(storage, monkeypatch):
     """A writer that waited in vain is told to try again; readers are not held up."""
     connect = sqlite3.connect
@@ -350,7 +472,7 @@ def test_a_damaged_file_gives_a_typed_error(tmp_path):
     """Whichever page is overwritten, a reader gets the right answer or a typed refusal."""
     path = tmp_path / "registry.db"
     tables = SqliteTables(path)
-    fill(tables, 400)
+    fill(tables, [f"{i:05d}" for i in range(400)])
     tables.close()
     whole, size = path.read_bytes(), 4096
     refusals = []
@@ -370,6 +492,7 @@ def test_a_damaged_file_gives_a_typed_error(tmp_path):
     assert len(refusals) >= 3
 
 
+@LOCAL
 def test_a_record_that_is_no_json_is_named(two, storage):
     """A body damaged by hand is refused by its key, in reads and in checks."""
     one, other = two
