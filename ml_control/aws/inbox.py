@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ml_control.aws.messages import Word
 from ml_control.ports import Item, Put, Table, Tables

@@ -50,7 +50,7 @@ def read(body: str, bucket: str) -> list[Word]:
         if isinstance(told, dict) and told.get("Type") == "Notification" and "Message" in told:
             told = json.loads(told["Message"])  # passed on by SNS
         if not isinstance(told, dict):
-            raise ValueError("it is no JSON object")
+            raise TypeError("it is no JSON object")
         if told.get("Event") == "s3:TestEvent":
             return [Word("nothing")]
         if isinstance(told.get("Records"), list):
@@ -107,7 +107,7 @@ def _call(told: dict[str, Any]) -> Word:
     if not isinstance(pipeline, str) or not pipeline:
         raise ValueError("its detail names no pipeline")
     at = _seconds(told["time"]) if told.get("time") else 0.0
-    return Word("call", pipeline=pipeline, id=str(told.get("id") or ""), at=at)
+    return Word("call", pipeline=pipeline, id=str(told.get("id") or "")[:200], at=at)
 
 
 def _require(found: str, bucket: str) -> None:
@@ -116,7 +116,7 @@ def _require(found: str, bucket: str) -> None:
 
 
 def _seconds(time: str) -> float:
-    return datetime.fromisoformat(time.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(time).timestamp()
 
 
 def counts(name: str, size: int) -> bool:

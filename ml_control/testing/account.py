@@ -58,6 +58,17 @@ def make_account(settings: AwsSettings, *, shards: int = 2) -> AwsSettings:
     )
 
 
+def make_arrivals(settings: AwsSettings) -> AwsSettings:
+    """Make only the buckets, the queues and the rules between them; the settings with their names.
+
+    Raises botocore's errors.
+    """
+    clients = Clients(settings)
+    _buckets(clients)
+    queue, dead = _queues(clients)
+    return settings.model_copy(update={"queue_url": queue, "dead_letter_url": dead})
+
+
 def _buckets(clients: Clients) -> None:
     s3, settings = clients.client("s3"), clients.settings
     for area in AREAS:

@@ -15,20 +15,27 @@ def in_order(platform: Platform, events: Sequence[Event]) -> tuple[list[Event], 
     replaces it. One that is known keeps the partition that it was recorded in: its time may be
     told otherwise by a listing than by an event.
     """
-    ledger = platform.registry.ledger
     placed, numbers = [], []
-    for event in events:
-        if "/dt=" not in event.key and event.path:
-            known, _ = ledger.at(event.pipeline, event.path)
-            if known is not None:
-                event = event.model_copy(update={"partition": known.partition})
+    for told in events:
+        event = _where_known(platform, told)
         newer, number = _newer(platform, event)
-        if event.state == "pending" and any(other.state == "done" for other in newer):
-            said = "a version that was put later was told of first, and taken"
-            event = event.model_copy(update={"state": "superseded", "reason": said})
-        placed.append(event)
+        placed.append(_overtaken(event) if any(each.state == "done" for each in newer) else event)
         numbers.append(number)
     return placed, numbers
+
+
+def _where_known(platform: Platform, event: Event) -> Event:
+    if "/dt=" in event.key or not event.path:
+        return event
+    known, _ = platform.registry.ledger.at(event.pipeline, event.path)
+    return event if known is None else event.model_copy(update={"partition": known.partition})
+
+
+def _overtaken(event: Event) -> Event:
+    if event.state != "pending":
+        return event
+    said = "a version that was put later was told of first, and taken"
+    return event.model_copy(update={"state": "superseded", "reason": said})
 
 
 def _newer(platform: Platform, event: Event) -> tuple[list[Event], int]:
