@@ -107,7 +107,7 @@ class Notifications(Protocol):
         ...
 
     def stored(self, pipeline: str, after: str, limit: int) -> list[Stored]:
-        """Up to ``limit`` objects of the raw area with paths after this one, sorted by path.
+        """Up to ``limit`` objects of the raw area that come after this path, sorted by key.
 
         Neither manifests nor drafts are among them. Fewer than ``limit``: there are no more.
         """

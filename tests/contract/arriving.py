@@ -25,6 +25,8 @@ PIPELINE = "flowers"
 class Place:
     """A landing folder and its lake, with any number of clients."""
 
+    many = 300  # objects to put where it takes many
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.folder = home / "landing" / PIPELINE
@@ -105,7 +107,7 @@ def _session():
     return boto3.Session(region_name=REGION)
 
 
-def _clients(settings) -> Clients:
+def clients_of(settings) -> Clients:
     """Clients of their own, over one session: the models of the services are read once."""
     clients = Clients(settings)
     clients._session = _session()
@@ -115,17 +117,19 @@ def _clients(settings) -> Clients:
 class Bucket:
     """The raw bucket of an account and its queue, with any number of clients."""
 
+    many = 60
+
     def __init__(self, home: Path, account) -> None:
         self.home = home
         self.settings = account
-        self.clients = _clients(account)
+        self.clients = clients_of(account)
         self.s3, self.sqs = self.clients.client("s3"), self.clients.client("sqs")
         self.lake = open_lake(self.clients)
         self.tables = SqliteTables(home / "registry.db")
         self.bucket = account.bucket("raw")
 
     def client(self, **more) -> SqsNotifications:
-        clients = _clients(self.settings)
+        clients = clients_of(self.settings)
         options = {"wait_seconds": 0, "lease_seconds": 1.5, "visibility_seconds": 1, **more}
         tables = SqliteTables(self.home / "registry.db")
         return SqsNotifications(clients, open_lake(clients), tables, **options)
@@ -134,7 +138,7 @@ class Bucket:
         """Wait until what was received and not acknowledged is received again."""
         time.sleep(1.1)
 
-    def put(self, name: str, data: bytes = b"data", at: float = 0.0) -> bytes:  # noqa: ARG002
+    def put(self, name: str, data: bytes = b"data", at: float = 0.0) -> bytes:
         """Put an object below the pipeline's prefix; S3 keeps its own time."""
         self.put_key(f"{PIPELINE}/{name}", data)
         return data
@@ -176,7 +180,7 @@ class Bucket:
         key, _, version = path.removeprefix("raw/").rpartition("#v=")
         self.s3.delete_object(Bucket=self.bucket, Key=key, VersionId=version)
 
-    def now(self, at: float) -> float:  # noqa: ARG002
+    def now(self, at: float) -> float:
         """S3 counts from when it took an object."""
         return time.time()
 
@@ -188,7 +192,8 @@ class Bucket:
             "from ml_control.aws.notifications import SqsNotifications\n"
             "from ml_control.local.registry import SqliteTables\n"
             f"home = Path({str(self.home)!r})\n"
-            f"clients = Clients(AwsSettings.model_validate_json({self.settings.model_dump_json()!r}))\n"
+            f"told = {self.settings.model_dump_json()!r}\n"
+            "clients = Clients(AwsSettings.model_validate_json(told))\n"
             "source = SqsNotifications(clients, open_lake(clients),"
             " SqliteTables(home / 'registry.db'),"
             " wait_seconds=0, lease_seconds=1.5, visibility_seconds=1)\n" + body
