@@ -1,4 +1,4 @@
-"""Which round a training keeps, told from the metrics that it printed: as XGBoost's own callback."""
+"""Which round a training keeps, by the metrics that it printed: as XGBoost's own callback does."""
 
 from __future__ import annotations
 

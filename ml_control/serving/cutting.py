@@ -3,9 +3,10 @@
 Run as ``python -m ml_control.serving.cutting`` in a fresh process, with exactly the container's
 XGBoost. It reads one JSON request from stdin, ``{"model": path, "golden": path, "best": index,
 "alike": [index, ...], "output": directory}``, writes ``<output>/xgboost-model`` (UBJ; JSON before
-1.6), and prints ``{"predictions": [[...]], "best": ..., "score": ... or null, "xgboost": ...}``: the
-predictions of the golden rows, made before the model was saved. A failure is ``{"error": ...}`` and
-exit code 1. Needs only the standard library, numpy and XGBoost, of any version from 1.5.
+1.6), and prints ``{"predictions": [[...]], "best": ..., "score": ... or null, "xgboost": ...}``:
+the predictions of the golden rows, made before the model was saved. A failure is
+``{"error": ...}`` and exit code 1. Needs only the standard library, numpy and XGBoost, of any
+version from 1.5.
 """
 
 from __future__ import annotations
