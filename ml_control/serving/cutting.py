@@ -20,6 +20,8 @@ from typing import Any
 from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.proving import load, predict, read_rows
 
+DISAGREES = "the booster was stopped for round"
+
 
 def cut(request: dict[str, Any]) -> dict[str, Any]:
     """Serve one request; see the module. Raises ValueError and what XGBoost raises."""
@@ -30,7 +32,9 @@ def cut(request: dict[str, Any]) -> dict[str, Any]:
     best, kept = int(request["best"]), int(booster.num_boosted_rounds())
     # Printed values have five digits; where those are equal, the booster's own word decides.
     own = booster.attr("best_iteration")
-    if own is not None and int(own) in request["alike"]:
+    if own is not None:
+        if int(own) not in request["alike"]:
+            raise ValueError(f"{DISAGREES} {int(own)}, its log chooses {best}")
         best = int(own)
     score = booster.attr("best_score")
     if kept < best + 1:
