@@ -79,8 +79,8 @@ class Application:
             raise Refused("SerializationException", f"the body is not JSON: {error}") from error
         if not isinstance(request, dict):
             raise Refused("SerializationException", "the body is not a JSON object")
-        name = next((str(v) for k, v in request.items() if k.endswith("Name")), "")
-        hang = self._before(operation, name)
+        names = [str(value) for key, value in request.items() if key.endswith("Name")]
+        hang = self._before(operation, names)
         check_request(service, operation, request)
         task = self._operations[prefix].get(operation)
         if task is None:
@@ -94,14 +94,14 @@ class Application:
             raise Dropped
         return found
 
-    def _before(self, operation: str, name: str) -> float | None:
+    def _before(self, operation: str, names: list[str]) -> float | None:
         """Faults of a call. Seconds to hang after it is done, when its answer will be lost.
 
         Raises ``Refused``.
         """
         throttled, lost, delay = self._director.called(operation)
         time.sleep(delay)
-        plan = self._director.take(operation, name)
+        plan = self._director.take(operation, *names)
         if plan is not None and plan.kind == "fail":
             raise Refused(plan.detail["code"], plan.detail["message"], plan.detail["status"])
         if throttled:
@@ -117,7 +117,7 @@ class Application:
             if header.lower() in headers
         }
         try:
-            hang = self._before("InvokeEndpoint", name)
+            hang = self._before("InvokeEndpoint", [name])
             check_request(
                 "sagemaker-runtime", "InvokeEndpoint", {"EndpointName": name, **given, "Body": b""}
             )

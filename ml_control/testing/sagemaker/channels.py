@@ -38,9 +38,9 @@ def check(storage: Storage, channels: Sequence[Mapping[str, Any]], role: str) ->
             bucket = uri.partition("://")[2].partition("/")[0]
             raise invalid(
                 f'No S3 objects found under S3 URL "{uri}" given in input data source. Please '
-                "ensure that the bucket exists in the selected region ({storage.region}), that objects exist under "
-                f'that S3 prefix, and that the role "{role}" has "s3:ListBucket" permissions on '
-                f'bucket "{bucket}".'
+                f"ensure that the bucket exists in the selected region ({storage.region}), that "
+                f'objects exist under that S3 prefix, and that the role "{role}" has '
+                f'"s3:ListBucket" permissions on bucket "{bucket}".'
             )
 
 

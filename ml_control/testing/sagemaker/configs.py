@@ -19,7 +19,7 @@ CONCURRENCY = 200
 VARIANTS = 10
 _SHOWN = (
     *("EndpointConfigName", "ProductionVariants", "DataCaptureConfig", "KmsKeyId"),
-    *("ShadowProductionVariants", "ExecutionRoleArn"),
+    "ExecutionRoleArn",
 )
 
 
@@ -34,7 +34,7 @@ class Configs:
             "CreateEndpointConfig": self.create,
             "DescribeEndpointConfig": self.describe,
             "DeleteEndpointConfig": self.delete,
-            "ListEndpointConfigs": self.list,
+            "ListEndpointConfigs": self.listed,
         }
 
     def create(self, request: Mapping[str, Any]) -> Record:
@@ -66,7 +66,7 @@ class Configs:
             self._account.tags.pop(record["EndpointConfigArn"], None)
         return {}
 
-    def list(self, request: Mapping[str, Any]) -> Record:
+    def listed(self, request: Mapping[str, Any]) -> Record:
         """ListEndpointConfigs."""
         keys = ("EndpointConfigName", "EndpointConfigArn", "CreationTime")
         with self._account.lock:
@@ -91,10 +91,12 @@ class Configs:
         for unknown in ("ExplainerConfig", "AsyncInferenceConfig"):
             if unknown in request:
                 raise invalid(f"{unknown} is not supported by this double.")
-        for variant in [*variants, *request.get("ShadowProductionVariants", [])]:
+        for variant in variants:
             self._check_variant(variant)
         if any("ServerlessConfig" in variant for variant in variants):
             self._check_serverless(request)
+        if "ShadowProductionVariants" in request:
+            raise invalid("ShadowProductionVariants are not supported by this double.")
         capture = request.get("DataCaptureConfig", {})
         if capture.get("EnableCapture") and not capture.get("CaptureOptions"):
             raise invalid("CaptureOptions is required when EnableCapture is true.")

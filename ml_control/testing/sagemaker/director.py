@@ -184,11 +184,13 @@ class Director:
 
     # What follows is asked by the fake.
 
-    def take(self, what: str, name: str) -> Plan | None:
-        """The first plan for this, one use of it gone."""
+    def take(self, what: str, *names: str) -> Plan | None:
+        """The first plan for this and one of these names, one use of it gone."""
         with self._lock:
             for plan in self._plans:
-                if plan.what == what and fnmatchcase(name, plan.name):
+                if plan.what == what and any(
+                    fnmatchcase(name, plan.name) for name in names or ("",)
+                ):
                     plan.times -= 1
                     if plan.times <= 0:
                         self._plans.remove(plan)
@@ -211,6 +213,11 @@ class Director:
             self._calls[operation] += 1
             drawn = {kind: self._random.random() < share for kind, share in self._shares.items()}
             return drawn["throttle"], drawn["lose"], self._delay if drawn["delay"] else 0.0
+
+    def percent(self) -> float:
+        """A number from 0 to under 100 drawn by the seed."""
+        with self._lock:
+            return self._random.random() * 100
 
     def weighted(self, weights: list[float]) -> int:
         """An index drawn by weight."""

@@ -37,7 +37,7 @@ class Endpoints:
             "UpdateEndpoint": self.update,
             "UpdateEndpointWeightsAndCapacities": self.reweigh,
             "DeleteEndpoint": self.delete,
-            "ListEndpoints": self.list,
+            "ListEndpoints": self.listed,
         }
 
     def create(self, request: Mapping[str, Any]) -> Record:
@@ -137,7 +137,7 @@ class Endpoints:
         account.work(f"delete-{record['EndpointName']}", lambda: self._deleted(record))
         return {}
 
-    def list(self, request: Mapping[str, Any]) -> Record:
+    def listed(self, request: Mapping[str, Any]) -> Record:
         """ListEndpoints."""
         with self._account.lock:
             return page(
@@ -183,6 +183,9 @@ class Endpoints:
             end_all(hosts)
             self._rolled_back(record, str(error))
             return
+        except BaseException:
+            end_all(hosts)
+            raise
         with self._account.lock:
             old, record["_hosts"] = record["_hosts"], hosts
             record["_variants"] = change.keep(self._variants(change.config), record["_variants"])

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ml_control.testing.sagemaker.application import Application
+from ml_control.testing.sagemaker.capture import Capture
 from ml_control.testing.sagemaker.configs import Configs
 from ml_control.testing.sagemaker.director import Director
 from ml_control.testing.sagemaker.endpoints import Endpoints
@@ -23,6 +24,8 @@ from ml_control.testing.sagemaker.models import Models
 from ml_control.testing.sagemaker.state import Account, Times
 from ml_control.testing.sagemaker.storage import Storage
 from ml_control.testing.sagemaker.tags import Tags
+from ml_control.testing.sagemaker.transform import TransformJobs
+from ml_control.testing.sagemaker.tuning import TuningJobs
 
 ACCOUNT = "123456789012"
 SPEED = 1000.0
@@ -70,14 +73,18 @@ class FakeSageMaker:
         world = self._account, logs, storage, self.director
         jobs = TrainingJobs(*world, tags, self.home)
         self._endpoints = Endpoints(self._account, Fleet(*world, self.home), self.director, tags)
-        self._runtime = Runtime(self._account, self.director)
+        self._runtime = Runtime(
+            self._account, self.director, Capture(self._account, storage, self.director)
+        )
         operations = {
             **jobs.operations,
             **Models(self._account, storage, tags).operations,
             **Configs(self._account, tags, self.director).operations,
             **self._endpoints.operations,
+            **TuningJobs(self._account, jobs, self.director, tags).operations,
+            **TransformJobs(*world, tags, self.home).operations,
             "AddTags": tags.add,
-            "ListTags": tags.list,
+            "ListTags": tags.listed,
             "DeleteTags": tags.delete,
         }
         self._server = Server(port)

@@ -17,7 +17,7 @@ from ml_control.testing.sagemaker.storage import Storage
 from ml_control.testing.sagemaker.training import CAPACITY
 
 _POLL_SECONDS = 0.02
-_START_SECONDS = 120.0  # real seconds that a container on this machine may take to load its model
+START_SECONDS = 120.0  # real seconds that a container on this machine may take to load its model
 
 
 class Unhealthy(Exception):
@@ -103,7 +103,7 @@ class Fleet:
         """Until it answers. A container that ended, or never will, fails after AWS's wait."""
         times, began = self._account.times, time.monotonic()
         while not (failing or host.ready()) and not host.ended():
-            if time.monotonic() - began > _START_SECONDS:
+            if time.monotonic() - began > START_SECONDS:
                 break
             if self._account.closing.wait(_POLL_SECONDS):
                 raise Closing

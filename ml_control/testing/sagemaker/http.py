@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,8 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         except Exception as error:
-            said = f'{{"__type": "InternalFailure", "message": "the fake failed: {error!r}"}}'
-            reply = Reply(500, said.encode(), {"Content-Type": "application/x-amz-json-1.1"})
+            said = {"__type": "InternalFailure", "message": f"the fake failed: {error!r}"}
+            kind = {"Content-Type": "application/x-amz-json-1.1"}
+            reply = Reply(500, json.dumps(said).encode(), kind)
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)

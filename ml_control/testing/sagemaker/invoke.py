@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml_control.testing.sagemaker.capture import Capture
 from ml_control.testing.sagemaker.configs import is_serverless
 from ml_control.testing.sagemaker.director import Director
 from ml_control.testing.sagemaker.endpoints import KIND
@@ -30,14 +31,19 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class _Gone(Exception):
+    """The server cannot be reached: it was replaced, or has died."""
+
+
 class Runtime:
     """Invocations. Any number of threads may use it."""
 
-    def __init__(self, account: Account, director: Director) -> None:
+    def __init__(self, account: Account, director: Director, capture: Capture) -> None:
         import httpx
 
         self._account = account
         self._director = director
+        self._capture = capture
         self._client = httpx.Client(trust_env=False, timeout=httpx.Timeout(_SECONDS, connect=5.0))
 
     def close(self) -> None:
@@ -69,7 +75,20 @@ class Runtime:
             )
         if plan is not None:
             raise self._model_error(name, plan.detail["status"], plan.detail["message"], variant)
-        return self._ask(name, variant, host, headers, body)
+        try:
+            try:
+                answer = self._ask(name, variant, host, headers, body)
+            except _Gone:
+                with self._account.lock:
+                    variant, host = self._choose(record, headers)  # replaced since we chose
+                answer = self._ask(name, variant, host, headers, body)
+        except _Gone as error:
+            # The container died: AWS starts it anew, which this double does not.
+            raise Refused("ServiceUnavailable", f"the container is gone: {error}", 503) from error
+        asked = headers.get("content-type", ""), body
+        said = answer.headers.get("Content-Type", ""), answer.body
+        self._capture.take(record, variant, asked, said)
+        return answer
 
     def _choose(self, record: Record, headers: Mapping[str, str]) -> tuple[str, Host]:
         """The variant that was named, or one drawn by weight."""
@@ -100,11 +119,10 @@ class Runtime:
             reply = self._client.post(f"{host.url}/invocations", content=body, headers=passed)
         except httpx.TimeoutException as error:
             raise self._model_error(
-                name, 0, "Model server did not answer within 60 seconds", variant
+                name, 504, "Model server did not answer within 60 seconds", variant
             ) from error
         except httpx.TransportError as error:
-            # The container died: AWS starts it anew, which this double does not.
-            raise Refused("ServiceUnavailable", f"the container is gone: {error}", 503) from error
+            raise _Gone(str(error)) from error
         if reply.status_code >= 400:
             raise self._model_error(name, reply.status_code, _told(reply.content), variant)
         answer = {"x-Amzn-Invoked-Production-Variant": variant}

@@ -54,13 +54,13 @@ class TrainingJobs:
             "CreateTrainingJob": self.create,
             "DescribeTrainingJob": self.describe,
             "StopTrainingJob": self.stop,
-            "ListTrainingJobs": self.list,
+            "ListTrainingJobs": self.listed,
         }
 
     def create(self, request: Mapping[str, Any]) -> Record:
         """CreateTrainingJob: refused or started."""
         account, name = self._account, request["TrainingJobName"]
-        self._check(request)
+        self.check(request)
         with account.lock:
             arn = account.arn(KIND, name)
             if name in account.records[KIND]:
@@ -117,7 +117,7 @@ class TrainingJobs:
             record["_stop"].set()
         return {}
 
-    def list(self, request: Mapping[str, Any]) -> Record:
+    def listed(self, request: Mapping[str, Any]) -> Record:
         """ListTrainingJobs."""
         with self._account.lock:
             return page(
@@ -133,8 +133,8 @@ class TrainingJobs:
         name = request["TrainingJobName"]
         return self._account.find(KIND, name, lambda _: invalid("Requested resource not found."))
 
-    def _check(self, request: Mapping[str, Any]) -> None:
-        """What AWS refuses at once, beyond the shape of the request."""
+    def check(self, request: Mapping[str, Any]) -> None:
+        """Raise ``Refused`` for what AWS refuses at once, beyond the shape of the request."""
         algorithm, stopping = request["AlgorithmSpecification"], request["StoppingCondition"]
         check_role(request["RoleArn"], self._account)
         if ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm):

@@ -27,14 +27,17 @@ def page(
     status: str = "",
     answer: str,
     summary: Callable[[Record], Record],
+    orders: Mapping[str, str] | None = None,
 ) -> Record:
     """One page of records as ``{answer: [...], "NextToken": ...}``, newest first by default.
 
     ``name`` and ``status`` are the members that ``NameContains``, ``StatusEquals`` and ``SortBy``
-    look at. Raises ``Refused`` for a token that we did not give.
+    look at; ``orders`` are further members by the names that ``SortBy`` has for them.
+    Raises ``Refused`` for a token that we did not give.
     """
     chosen = [record for record in records if _wanted(record, request, name, status)]
-    by = {"Name": name, "Status": status or name}.get(request.get("SortBy", ""), "CreationTime")
+    known = {"Name": name, "Status": status or name, **(orders or {})}
+    by = known.get(request.get("SortBy", ""), "CreationTime")
     # All orders are made whole by the name, so that pages neither repeat nor leave out.
     order = str(request.get("SortOrder", "Descending" if by == "CreationTime" else "Ascending"))
     chosen.sort(key=lambda record: (record[by], record[name]), reverse=order.startswith("Desc"))

@@ -28,7 +28,7 @@ class Models:
             "CreateModel": self.create,
             "DescribeModel": self.describe,
             "DeleteModel": self.delete,
-            "ListModels": self.list,
+            "ListModels": self.listed,
         }
 
     def create(self, request: Mapping[str, Any]) -> Record:
@@ -75,7 +75,7 @@ class Models:
             self._account.tags.pop(record["ModelArn"], None)
         return {}
 
-    def list(self, request: Mapping[str, Any]) -> Record:
+    def listed(self, request: Mapping[str, Any]) -> Record:
         """ListModels."""
         with self._account.lock:
             return page(

@@ -53,6 +53,10 @@ class Storage:
         except (ValueError, KeyError, TypeError) as error:
             raise Missing(f"{uri} is not a manifest file: {error}") from error
 
+    def manifest_prefix(self, uri: str) -> str:
+        """What every object of a manifest begins with. Raises ``Missing``, ``ValueError``."""
+        return str(json.loads(self.read(uri))[0]["prefix"])
+
     def exists(self, uri: str) -> bool:
         """Whether exactly this object is there."""
         bucket, key = split(uri)

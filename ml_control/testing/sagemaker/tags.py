@@ -36,7 +36,7 @@ class Tags:
             held.update(merged)
             return {"Tags": _shown(held)}
 
-    def list(self, request: Mapping[str, Any]) -> Record:
+    def listed(self, request: Mapping[str, Any]) -> Record:
         """ListTags."""
         with self._account.lock:
             return {"Tags": _shown(self._held(request["ResourceArn"]))}

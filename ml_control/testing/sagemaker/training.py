@@ -89,6 +89,8 @@ class Run:
             while self._attempt(plan):
                 plan = None  # the second attempt after an interruption is undisturbed
             self._upload()
+            if self._stop.is_set():
+                raise _Ended("Stopped", "Stopped", "")
             raise _Ended("Completed", "Completed", "")
         except _Ended as end:
             self._finish(*end.args)
@@ -222,7 +224,8 @@ class Run:
     def _upload(self) -> None:
         self._to("Uploading")
         model = self._folder / "model"
-        self._pause(self._account.times.uploading)
+        # A stop that comes now is too late to keep the model from being written.
+        self._account.pause(self._account.times.uploading)
         output = self._record["OutputDataConfig"]
         uri = f"{output['S3OutputPath'].rstrip('/')}/{self._name}/output/model.tar.gz"
         packed = io.BytesIO()
