@@ -138,7 +138,7 @@ def tuning(search: Search, definition: Mapping[str, Any], metric: str) -> dict[s
     return {
         "HyperParameterTuningJobConfig": {
             "Strategy": "Bayesian",
-            "RandomSeed": search.seed,
+            "RandomSeed": search.seed % 2**31,
             "HyperParameterTuningJobObjective": {
                 "Type": "Minimize",
                 "MetricName": OBJECTIVE.format(metric),
