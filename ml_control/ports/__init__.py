@@ -36,6 +36,10 @@ from ml_control.ports.predictions import (
     PredictionLog,
     Traffic,
 )
+from ml_control.ports.scoring import (
+    BatchScorer,
+    ScoringJob,
+)
 from ml_control.ports.stream import (
     MAX_STREAM_BYTES,
     MAX_STREAM_KEY,
@@ -54,9 +58,11 @@ from ml_control.ports.tables import (
 )
 from ml_control.ports.training import (
     Round,
+    Search,
     Trainer,
     TrainingJob,
     TrainingResult,
+    Tried,
 )
 
 __all__ = [
@@ -68,6 +74,7 @@ __all__ = [
     "Alarms",
     "Alert",
     "Alerts",
+    "BatchScorer",
     "Call",
     "Check",
     "EndpointState",
@@ -87,6 +94,8 @@ __all__ = [
     "Reply",
     "Round",
     "Sample",
+    "ScoringJob",
+    "Search",
     "Stored",
     "Stray",
     "Stream",
@@ -98,4 +107,5 @@ __all__ = [
     "Trainer",
     "TrainingJob",
     "TrainingResult",
+    "Tried",
 ]
