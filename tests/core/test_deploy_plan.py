@@ -29,12 +29,7 @@ def spec(**sections):
         {
             "name": "churn",
             "source": {"format": "csv", "partition": {"by": "day", "start": "2026-01-01"}},
-            "columns": {
-                "target": "left",
-                "task": "binary",
-                "positive": "yes",
-                "features": FEATURES,
-            },
+            "columns": COLUMNS,
             **sections,
         }
     )
