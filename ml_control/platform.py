@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+from ml_control.errors import PlatformFailed
 from ml_control.lake import Lake
 from ml_control.ports import (
     Alarms,
     Alerts,
+    BatchScorer,
     Endpoints,
     Metrics,
     Notifications,
@@ -35,6 +38,28 @@ class Platform:
     stream: Stream
     metrics: Metrics | None = None  # beside the gateway's /metrics, where the platform keeps them
     alarms: Alarms | None = None
+    scorer: BatchScorer | None = (
+        None  # scores where the data is; this machine does if there is none
+    )
+
+    def scratch(self, place: str) -> Path:
+        """The folder of derived files on this machine that is named by a lake key; made if absent.
+
+        In a local lake it is the folder of that key; elsewhere it is below the home and may vanish
+        with the machine: what is in it can be made anew. Raises ``PlatformFailed``.
+        """
+        if self.settings.platform == "local":
+            return self.lake.local_path(f"{place}/file").parent
+        folder = self.settings.home / "scratch" / place
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlatformFailed(
+                str(folder),
+                f"could not be made: {error}",
+                "free space or check permissions, then retry",
+            ) from error
+        return folder
 
 
 @lru_cache(maxsize=8)

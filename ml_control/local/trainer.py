@@ -37,7 +37,7 @@ from ml_control.local.files import (
 )
 from ml_control.local.hyperparameters import REFUSED
 from ml_control.local.processes import alive, end, python_environment, spawn
-from ml_control.ports import Round, TrainingJob, TrainingResult
+from ml_control.ports import Round, Search, TrainingJob, TrainingResult, Tried
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _ROUND = re.compile(r"^\[(\d+)\]\t(.+)$")
@@ -84,6 +84,10 @@ class LocalTrainer:
             if process is not None and _finished(folder) is None:
                 _conclude(job, folder, process)
             return _result(job, folder, reported, adopted=adopted)
+
+    def search(self, search: Search, on_trial: Callable[[Tried], None]) -> bool:  # noqa: ARG002
+        """One machine searches trial by trial: the caller does it."""
+        return False
 
     def end(self, name: str) -> None:
         """End the job of this name if it runs, and drop its inputs; waiters get ``Retryable``."""

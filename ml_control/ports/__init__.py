@@ -35,6 +35,10 @@ from ml_control.ports.predictions import (
     PredictionLog,
     Traffic,
 )
+from ml_control.ports.scoring import (
+    BatchScorer,
+    ScoringJob,
+)
 from ml_control.ports.stream import (
     MAX_STREAM_BYTES,
     MAX_STREAM_KEY,
@@ -53,9 +57,11 @@ from ml_control.ports.tables import (
 )
 from ml_control.ports.training import (
     Round,
+    Search,
     Trainer,
     TrainingJob,
     TrainingResult,
+    Tried,
 )
 
 __all__ = [
@@ -67,6 +73,7 @@ __all__ = [
     "Alarms",
     "Alert",
     "Alerts",
+    "BatchScorer",
     "Check",
     "EndpointState",
     "Endpoints",
@@ -85,6 +92,8 @@ __all__ = [
     "Reply",
     "Round",
     "Sample",
+    "ScoringJob",
+    "Search",
     "Stored",
     "Stray",
     "Stream",
@@ -96,4 +105,5 @@ __all__ = [
     "Trainer",
     "TrainingJob",
     "TrainingResult",
+    "Tried",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ml_control.spec import SageMakerTraining
 
@@ -24,6 +24,7 @@ class TrainingJob:
     machines: SageMakerTraining = field(
         default_factory=SageMakerTraining
     )  # where there is a choice
+    searched: str = ""  # the platform's own name of the job of a search that trained exactly this
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,38 @@ class TrainingResult:
     golden_predictions: Sequence[Sequence[float]]
     seconds: float
     adopted: bool = False  # an earlier identical job's result was taken
+    rounding: float = (
+        0.0  # how far watched_value may be off where only its printed digits are known
+    )
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for hyperparameters that a platform may run by itself, its trials beside each other.
+
+    ``base`` is a job whose hyperparameters hold but for those in ``ranges``; lower is better.
+    """
+
+    name: str  # a digest of the base job, the ranges and the number of trials
+    base: TrainingJob
+    ranges: Mapping[str, tuple[float, float]]
+    integers: Collection[str]  # hyperparameters that are whole numbers
+    logarithmic: Collection[str]  # those whose ratio counts
+    trials: int
+    seed: int
+    max_runtime: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial of a platform's own search that ended: a job of the platform, and what it printed."""
+
+    job: str
+    params: Mapping[str, str]
+    state: Literal["complete", "pruned", "failed"]
+    rounds: Sequence[Round]
+    seconds: float
+    reason: str = ""
 
 
 class Trainer(Protocol):
@@ -58,6 +91,15 @@ class Trainer(Protocol):
         Raises ``PlatformFailed`` with the job's own failure text, ``InvalidSpec`` when the
         container refuses the hyperparameters, ``Retryable`` when it was ended from outside. What
         ``on_round`` raises leaves the job running.
+        """
+        ...
+
+    def search(self, search: Search, on_trial: Callable[[Tried], None]) -> bool:
+        """Run the search, or adopt the running or finished one of its name, as the platform does.
+
+        ``on_trial`` is called once for each trial as it ends, in the order of the jobs' names
+        among those that ended meanwhile; False when the platform has no search of its own and the
+        caller searches. Raises as ``train`` does.
         """
         ...
 

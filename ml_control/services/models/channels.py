@@ -98,7 +98,7 @@ def write_channels(
     decides = [dataset.digest, features.digest, pipeline.transform_digest]
     key = digest_of([*decides, list(weights)] if weights else decides)[:20]
     place = f"artifacts/{pipeline.name}/channels/{key}"
-    folder = platform.lake.local_path(f"{place}/{RECORDS}").parent
+    folder = platform.scratch(place)
     if not (folder / RECORDS).is_file():
         private = folder.with_name(f".{key}.{secrets.token_hex(4)}")
         try:

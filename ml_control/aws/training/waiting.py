@@ -1,0 +1,59 @@
+"""Waiting for a job: gentle on the API, patient with throttling, never with expired credentials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ml_control.errors import Retryable
+
+_PATIENCE = 5  # looks in a row that may be refused
+_ENDED = frozenset({"Completed", "Failed", "Stopped"})
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a job is looked at: at first every ``first`` seconds, slower the longer it runs."""
+
+    first: float = 2.0
+    longest: float = 15.0
+    growth: float = 1.25
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+
+
+def wait(
+    look: Callable[[], dict[str, Any] | None],
+    status: Callable[[dict[str, Any]], str],
+    tell: Callable[[], None],
+    what: str,
+    pace: Pace,
+) -> dict[str, Any]:
+    """What AWS says of a job once it has ended. ``tell`` is called after every look.
+
+    What ``tell`` raises comes through. Raises ``Retryable`` when AWS could not be asked several times in a row, or refuses expired
+    credentials; the job goes on, and the next caller adopts it.
+    """
+    pause, refused = pace.first, 0
+    while True:
+        try:
+            told = look()
+            ended = told is not None and status(told) in _ENDED
+            refused = 0
+        except Retryable as error:
+            refused += 1
+            code = str(error.detail.get("code", ""))
+            if refused > _PATIENCE or "Expired" in code or code == "TokenRefreshRequired":
+                raise Retryable(
+                    what,
+                    f"cannot be watched any more: {error.reason}",
+                    f"{error.next}: the job goes on and is adopted",
+                    **error.detail,
+                ) from error
+        else:
+            tell()
+            if ended and told is not None:
+                return told
+        pace.sleep(pause)
+        pause = min(pace.longest, pause * pace.growth)
