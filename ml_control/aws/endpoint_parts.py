@@ -142,6 +142,12 @@ class Parts:
                 self._lake.put(wanted.key, archive)
         self._lake.verified(wanted.key, wanted.archive)
 
+    def store_again(self, wanted: Wanted, key: str) -> None:
+        """Prove the archive of what serves; new machines would read it."""
+        if key != wanted.key:
+            return
+        self._lake.verified(key, wanted.archive)
+
     def make(self, wanted: Wanted, token: int) -> None:
         """The model and the configuration, unless they are there."""
         tags = _tags(
@@ -210,10 +216,10 @@ class Parts:
                 with translated(object):
                     getattr(sagemaker, f"create_{kind}")(**asked, Tags=tags)
                 return
-            except PlatformFailed as error:
+            except PlatformFailed:
                 # It was made in the meantime, perhaps by the request before, whose answer was lost.
                 if (found := self._described(kind, name)) is None:
-                    raise error
+                    raise
         if not _contains(found, compared):
             raise Conflict(
                 object,
@@ -240,9 +246,8 @@ class Parts:
         tag = str(environment.pop(CONTAINER_VARIABLE, ""))
         key, archive = self._served(str(container.get("ModelDataUrl", "")))
         # Other variables change the answers, and so does another image.
-        if environment or not tag or (model or {}).get("Containers"):
-            archive = ""
-        elif container.get("Image") != self.image(tag):
+        own = not environment and bool(tag) and not (model or {}).get("Containers")
+        if not own or container.get("Image") != self.image(tag):
             archive = ""
         return Running(version, archive, tag, instances, name, key)
 
@@ -262,10 +267,12 @@ class Parts:
 def endpoint_name(project: str, name: str, environment: str) -> str:
     """SageMaker's name of an endpoint: ``<project>-<name>-<environment>``.
 
-    One that would be too long is cut and told apart by a digest of the whole.
+    One that SageMaker would not take, for its length or a ``_``, is told apart by a digest.
     """
-    whole = f"{project}-{name}-{environment}".replace("_", "-")
-    return whole if len(whole) <= LONGEST_NAME else _named(whole, digest_of([whole]))
+    whole = f"{project}-{name}-{environment}"
+    if len(whole) <= LONGEST_NAME and "_" not in whole:
+        return whole
+    return _named(whole.replace("_", "-"), digest_of([whole]))
 
 
 def described(ask: Any, object: str) -> dict[str, Any] | None:

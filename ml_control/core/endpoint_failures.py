@@ -22,7 +22,7 @@ _KNOWN = (
     (
         "did not pass the ping health check",
         False,
-        "prove the archive with 'ml-control verify'; the end of its log says what it could not load",
+        "prove the archive with 'ml-control verify'; its log says what it could not load",
     ),
     (
         "Failed to extract model data archive",
@@ -45,9 +45,7 @@ _KNOWN = (
 _ELSE = "see its log group in CloudWatch, then deploy again"
 
 
-def failure(
-    object: str, reason: str, *, what: str, log: str, model_version: str
-) -> MlControlError:
+def failure(object: str, reason: str, *, what: str, log: str, model_version: str) -> MlControlError:
     """The typed error of a deployment that failed; ``Retryable`` where only capacity lacks.
 
     ``what`` tells what became of the endpoint, ``log`` how the server's log ends.
