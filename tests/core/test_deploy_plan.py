@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
+from functools import cache
 
 import pytest
-from hypothesis import given
+from botocore.session import get_session
+from botocore.validate import ParamValidator
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_control.core.deploy_plan import SHARD_BYTES, compile_plan, refusal_of, require_deployable
@@ -43,6 +46,13 @@ def errors(platform="aws", today=TODAY, **sections):
 def warnings(platform="aws", today=TODAY, **sections):
     """Fields that a plan warns of."""
     return [one.field for one in compile_plan(spec(**sections), platform, today).warnings]
+
+
+@cache
+def update_request():
+    """UpdateEndpoint's request, as botocore describes it."""
+    model = get_session().get_service_model("sagemaker")
+    return model.operation_model("UpdateEndpoint").input_shape
 
 
 def serverless(**values):
@@ -196,6 +206,7 @@ def test_serverless_sizes_are_taken_exactly_where_sagemaker_takes_them(memory, c
             require_deployable("e", shape)
 
 
+@settings(deadline=None)  # the first example reads botocore's model
 @given(
     st.integers(1, 100),
     st.floats(0, 0.99),
@@ -217,16 +228,12 @@ def test_what_the_compiler_lets_through_is_a_valid_request(count, canary, alarms
     except InvalidSpec:
         return
 
-    from botocore.session import get_session
-    from botocore.validate import ParamValidator
-
-    model = get_session().get_service_model("sagemaker")
     asked = {
         "EndpointName": "e",
         "EndpointConfigName": "c",
         "DeploymentConfig": hosting.deployment,
     }
-    report = ParamValidator().validate(asked, model.operation_model("UpdateEndpoint").input_shape)
+    report = ParamValidator().validate(asked, update_request())
     assert not report.has_errors(), report.generate_report()
     routing = hosting.deployment["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert 0 <= routing["WaitIntervalInSeconds"] <= 3600
