@@ -256,6 +256,7 @@ def _choice(job: TrainingJob, raw: outcome.Raw, rounds: tuple[Round, ...]) -> Ch
         watched.partition("-")[2],
         int(job.hyperparameters["num_round"]),
         int(patience) if patience else None,
+        unprinted=1 if container(job.container).version < (2, 0, 0) else 0,
     )
     own, kept = raw.booster.best_iteration, raw.booster.rounds
     short = max((own or 0) + 1, kept or 0) > len(rounds)

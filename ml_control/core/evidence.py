@@ -110,6 +110,7 @@ class Evidence:
     champion_predictions_test: Array | None
     task: str
     labels: tuple[str, ...] = ()
+    watched_rounding: float = 0.0  # how far watched_logged may be off, where it was printed
     champion_problem: str = ""  # why the champion could not be asked for its predictions
     archive_bytes: int | None = None
     latency_p99_ms: float | None = None  # of predicting one row at a time, in process

@@ -1,4 +1,4 @@
-"""Which round a training keeps, told from the metrics that it printed: as XGBoost's own callback."""
+"""Which round a training keeps, by the metrics that it printed: as XGBoost's own callback does."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ def maximized(metric: str) -> bool:
     return metric != "mape" and metric.startswith(_MAXIMIZED)
 
 
-def chosen(values: Sequence[float], metric: str, rounds: int, patience: int | None) -> Choice:
+def chosen(
+    values: Sequence[float], metric: str, rounds: int, patience: int | None, unprinted: int = 0
+) -> Choice:
     """The round to keep of ``values``, one for each round that was printed.
 
     Without patience it is the last one. With it, it is the first that none is better than; a value
-    that is no number is better than nothing. ``rounds`` are as many as there may be.
+    that is no number is better than nothing. ``rounds`` are as many as there may be, ``unprinted``
+    of the last ones may be missing: XGBoost before 2.0 may stop before it has printed.
     """
     last = len(values) - 1
     if patience is None:
@@ -38,4 +41,4 @@ def chosen(values: Sequence[float], metric: str, rounds: int, patience: int | No
         better = value > values[best] if maximized(metric) else value < values[best]
         best = index if better else best
     alike = tuple(i for i, value in enumerate(values) if value == values[best]) or (best,)
-    return Choice(best, alike, last + 1 >= rounds or last - best >= patience)
+    return Choice(best, alike, last + 1 >= rounds or last - best >= patience - unprinted)

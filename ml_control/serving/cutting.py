@@ -3,9 +3,10 @@
 Run as ``python -m ml_control.serving.cutting`` in a fresh process, with exactly the container's
 XGBoost. It reads one JSON request from stdin, ``{"model": path, "golden": path, "best": index,
 "alike": [index, ...], "output": directory}``, writes ``<output>/xgboost-model`` (UBJ; JSON before
-1.6), and prints ``{"predictions": [[...]], "best": ..., "score": ... or null, "xgboost": ...}``: the
-predictions of the golden rows, made before the model was saved. A failure is ``{"error": ...}`` and
-exit code 1. Needs only the standard library, numpy and XGBoost, of any version from 1.5.
+1.6), and prints ``{"predictions": [[...]], "best": ..., "score": ... or null, "xgboost": ...}``:
+the predictions of the golden rows, made before the model was saved. A failure is
+``{"error": ...}`` and exit code 1. Needs only the standard library, numpy and XGBoost, of any
+version from 1.5.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 from ml_control.serving.lean import leave_out_unused
 from ml_control.serving.proving import load, predict, read_rows
 
+DISAGREES = "the booster was stopped for round"
+
 
 def cut(request: dict[str, Any]) -> dict[str, Any]:
     """Serve one request; see the module. Raises ValueError and what XGBoost raises."""
@@ -29,7 +32,9 @@ def cut(request: dict[str, Any]) -> dict[str, Any]:
     best, kept = int(request["best"]), int(booster.num_boosted_rounds())
     # Printed values have five digits; where those are equal, the booster's own word decides.
     own = booster.attr("best_iteration")
-    if own is not None and int(own) in request["alike"]:
+    if own is not None:
+        if int(own) not in request["alike"]:
+            raise ValueError(f"{DISAGREES} {int(own)}, its log chooses {best}")
         best = int(own)
     score = booster.attr("best_score")
     if kept < best + 1:

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xgboost
+from trainers import make
 
 from ml_control.errors import Conflict, InvalidSpec, PlatformFailed, Retryable
-from ml_control.local.processes import alive
-from ml_control.local.trainer import LocalTrainer
 from ml_control.ports import TrainingJob
 
 SETTINGS = {
@@ -29,12 +28,26 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(params=["local"])
-def trainer(request, tmp_path):
-    """Each platform's trainer; today the local one."""
-    trainer = LocalTrainer(tmp_path / "jobs", threads=1)
-    yield trainer
-    trainer.stop()
+@pytest.fixture(params=["local", "aws"])
+def platform(request, tmp_path):
+    """Each platform, with any number of clients."""
+    platform = make(request.param, tmp_path)
+    yield platform
+    platform.close()
+
+
+@pytest.fixture
+def trainer(platform):
+    """A client of each platform's trainer."""
+    return platform.client()
+
+
+@pytest.fixture
+def local_trainer(tmp_path):
+    """The local trainer, where a promise is about processes and files of this machine."""
+    platform = make("local", tmp_path)
+    yield platform.client()
+    platform.close()
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +76,7 @@ def cells(row):
     return ",".join("" if np.isnan(value) else repr(float(value)) for value in row)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def job(data):
     """Make a job over the channel files."""
 
@@ -79,6 +92,17 @@ def job(data):
         )
 
     return make
+
+
+@pytest.fixture(scope="module", params=["local", "aws"])
+def finished(request, tmp_path_factory, job):
+    """Each platform after one job; what is asked of it changes nothing."""
+    platform = make(request.param, tmp_path_factory.mktemp(request.param))
+    seen = []
+    platform.first = platform.client().train(job(), seen.append)
+    platform.seen = seen
+    yield platform
+    platform.close()
 
 
 def loaded(result):
@@ -108,11 +132,9 @@ def process_of(trainer, wanted):
     return record["pid"], record["started"]
 
 
-def test_the_result_is_what_xgboost_trains(trainer, job, data):
+def test_the_result_is_what_xgboost_trains(finished, data):
     """Trees, metrics, the chosen round and golden predictions equal a training of our own."""
-    seen = []
-
-    result = trainer.train(job(), seen.append)
+    result, seen = finished.first, finished.seen
 
     rows, labels = data["rows"], data["labels"]
     train = xgboost.DMatrix(rows[:1000], labels[:1000])
@@ -145,9 +167,9 @@ def test_the_result_is_what_xgboost_trains(trainer, job, data):
     assert not result.adopted
 
 
-def test_a_server_that_uses_all_trees_uses_the_right_ones(trainer, job, data):
+def test_a_server_that_uses_all_trees_uses_the_right_ones(finished, data):
     """The model file is cut to the chosen round and predicts the golden rows bit for bit."""
-    result = trainer.train(job(), lambda _: None)
+    result = finished.first
 
     booster = loaded(result)
     answers = booster.predict(xgboost.DMatrix(data["rows"][1200:]))
@@ -156,30 +178,31 @@ def test_a_server_that_uses_all_trees_uses_the_right_ones(trainer, job, data):
     assert [result.model.name] == [path.name for path in result.model.parent.iterdir()]
 
 
-def test_equal_jobs_give_equal_bytes(trainer, job):
+def test_equal_jobs_give_equal_bytes(finished, job):
     """Training is deterministic: another job with the same inputs leaves the same model."""
-    models = [trainer.train(job(name), lambda _: None).model.read_bytes() for name in ("x", "y")]
+    another = finished.client().train(job("job-2"), lambda _: None)
 
-    assert models[0] == models[1]
+    assert finished.first.model.read_bytes() == another.model.read_bytes()
 
 
-def test_a_finished_job_is_adopted(trainer, job):
+def test_a_finished_job_is_adopted(finished, job):
     """The second request of a name trains nothing, and reports the same rounds and result."""
-    first = trainer.train(job(), lambda _: None)
-    process, seen = process_of(trainer, job()), []
+    first = finished.first
+    started, seen = finished.started(), []
 
-    second = LocalTrainer(trainer._root).train(job(), seen.append)
+    second = finished.client().train(job(), seen.append)
 
     assert second.adopted
-    assert process == process_of(trainer, job())
+    assert started == finished.started()
     assert first.rounds == second.rounds == tuple(seen)
     assert first.golden_predictions == second.golden_predictions
     assert first.model.read_bytes() == second.model.read_bytes()
 
 
 @pytest.mark.parametrize("file", ["model/xgboost-model", "output/data/golden.json", "log.txt"])
-def test_a_changed_result_is_not_adopted(trainer, job, file):
+def test_a_changed_result_is_not_adopted(local_trainer, job, file):
     """A finished job whose files were touched is trained again from scratch."""
+    trainer = local_trainer
     first = trainer.train(job(), lambda _: None)
     model = first.model.read_bytes()
     with (trainer._root / "job-1" / file).open("ab") as stored:
@@ -191,9 +214,9 @@ def test_a_changed_result_is_not_adopted(trainer, job, file):
     assert model == second.model.read_bytes()
 
 
-def test_two_callers_share_one_process(trainer, job):
+def test_two_callers_share_one_job(platform, trainer, job):
     """Of two callers at once, from two clients, one starts the job and both get its result."""
-    other, wanted = LocalTrainer(trainer._root, threads=1), job()
+    other, wanted = platform.client(), job()
 
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(t.train, wanted, lambda _: None) for t in (trainer, other)]
@@ -202,9 +225,10 @@ def test_two_callers_share_one_process(trainer, job):
     assert sorted(result.adopted for result in results) == [False, True]
     assert results[0].model.read_bytes() == results[1].model.read_bytes()
     assert results[0].rounds == results[1].rounds
+    assert 1 == len(platform.started())
 
 
-def test_a_running_job_outlives_its_caller_and_is_adopted(trainer, job):
+def test_a_running_job_outlives_its_caller_and_is_adopted(platform, trainer, job):
     """A caller that goes away leaves the job running; the next one tails all of it."""
 
     class GoneError(Exception):
@@ -216,17 +240,19 @@ def test_a_running_job_outlives_its_caller_and_is_adopted(trainer, job):
     wanted = job(num_round="400", early_stopping_rounds=None)
     with pytest.raises(GoneError):
         trainer.train(wanted, leave)
-    process, seen = process_of(trainer, wanted), []
+    started, seen = platform.started(), []
 
-    result = trainer.train(wanted, seen.append)
+    result = platform.client().train(wanted, seen.append)
 
     assert result.adopted
-    assert process == process_of(trainer, wanted)
+    assert started == platform.started()
+    assert 1 == len(started)
     assert list(range(400)) == [round.index for round in seen]
 
 
-def test_a_killed_job_is_retryable_and_starts_from_scratch(trainer, job):
+def test_a_killed_job_is_retryable_and_starts_from_scratch(local_trainer, job):
     """A process ended from outside is no failure of the job: the next request trains it anew."""
+    trainer = local_trainer
     wanted = endless(job)
     future, began = in_background(trainer, wanted)
     assert began.wait(60)
@@ -247,8 +273,8 @@ def test_a_killed_job_is_retryable_and_starts_from_scratch(trainer, job):
         future.result(60)
 
 
-def test_a_job_that_runs_too_long_is_ended(trainer, job):
-    """Past max_runtime the process is gone and the error says so."""
+def test_a_job_that_runs_too_long_is_ended(platform, trainer, job):
+    """Past max_runtime the job is gone and the error says so."""
     wanted = endless(job)
     wanted = TrainingJob(**{**vars(wanted), "max_runtime": 4.0})
     began = time.monotonic()
@@ -257,7 +283,28 @@ def test_a_job_that_runs_too_long_is_ended(trainer, job):
         trainer.train(wanted, lambda _: None)
 
     assert time.monotonic() - began < 30
-    assert not alive(*process_of(trainer, wanted))
+    assert 1 == len(platform.started())
+    assert [] == platform.running()
+
+
+def test_a_job_that_is_ended_is_not_adopted(platform, trainer, job):
+    """Who waits for it learns that it may be asked for again; the next request starts anew."""
+    wanted = endless(job)
+    future, began = in_background(trainer, wanted)
+    assert began.wait(60)
+
+    platform.client().end(wanted.name)
+
+    with pytest.raises(Retryable, match="ended from outside"):
+        future.result(60)
+    before = platform.started()
+    future, began = in_background(trainer, wanted)
+    assert began.wait(60)
+    assert before != platform.started()
+    trainer.end(wanted.name)
+    with pytest.raises(Retryable):
+        future.result(60)
+    trainer.end("no-such-job")
 
 
 @pytest.mark.parametrize(
@@ -278,13 +325,22 @@ def test_refused_hyperparameters_are_an_invalid_spec(trainer, job, changes, word
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("label,a,b\n1,2,3\n", "begins with a header"),
-        ("1,2,3,4\n0,2,3,4\n", "channel validation has 5 features, channel train has 3"),
-        ("7,1,2,3,4,5\n0,1,2,3,4,5\n", "framework error: XGBoostError"),
+        ("label,a,b\n1,2,3\n", dict.fromkeys(("local", "aws"), "begins with a header")),
+        (
+            "1,2,3,4\n0,2,3,4\n",
+            {
+                "local": "channel validation has 5 features, channel train has 3",
+                "aws": "Number of columns does not match number of features",
+            },
+        ),
+        (
+            "7,1,2,3,4,5\n0,1,2,3,4,5\n",
+            {"local": "framework error: XGBoostError", "aws": "AlgorithmError: framework error"},
+        ),
     ],
 )
 def test_unusable_training_data_is_a_failure_in_its_own_words(
-    trainer, job, data, tmp_path, text, words
+    platform, trainer, job, data, tmp_path, text, words
 ):
     """Bad channel files end the job with a text that names the place, and no model."""
     bad = tmp_path / "bad.csv"
@@ -294,8 +350,8 @@ def test_unusable_training_data_is_a_failure_in_its_own_words(
     with pytest.raises(PlatformFailed) as caught:
         trainer.train(job(channels=channels), lambda _: None)
 
-    assert words in caught.value.reason
-    assert not (trainer._root / "job-1" / "model" / "xgboost-model").exists()
+    assert words[platform.name] in caught.value.reason
+    assert [] == list(platform.root.rglob("xgboost-model"))
 
 
 def test_a_failed_job_can_be_tried_again(trainer, job, data, tmp_path):
@@ -320,12 +376,10 @@ def test_a_name_that_is_no_name_is_refused(trainer, job, name):
         trainer.train(job(name), lambda _: None)
 
 
-def test_one_name_is_one_job(trainer, job):
+def test_one_name_is_one_job(finished, job):
     """Other hyperparameters under the name of an existing job are a conflict, not its result."""
-    trainer.train(job(), lambda _: None)
-
     with pytest.raises(Conflict, match="other hyperparameters"):
-        trainer.train(job(max_depth="4"), lambda _: None)
+        finished.client().train(job(max_depth="4"), lambda _: None)
 
 
 def test_multiclass_predictions_have_one_column_a_class(trainer, job, data, tmp_path):
@@ -349,7 +403,7 @@ def test_multiclass_predictions_have_one_column_a_class(trainer, job, data, tmp_
 
 
 @pytest.mark.parametrize("container", ["1.5-1", "1.7-1"])
-def test_older_containers_train_in_their_own_version(trainer, job, container):
+def test_older_containers_train_in_their_own_version(trainer, job, container, tmp_path):
     """The job runs on the container's XGBoost and leaves a model that this version loads."""
     import subprocess
 
@@ -362,7 +416,7 @@ def test_older_containers_train_in_their_own_version(trainer, job, container):
     booster = sniff(result.model.read_bytes())
     wanted = container_of(container)
     assert compatible(booster.version, wanted, format=booster.format) is None
-    golden = trainer._root.parent / "golden.csv"
+    golden = tmp_path / "golden.csv"
     golden.write_bytes(job().golden.read_bytes())
     request = {"model": str(result.model), "inputs": {"golden": str(golden)}}
     request["output"] = str(golden.parent)

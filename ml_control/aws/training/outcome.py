@@ -30,6 +30,7 @@ from ml_control.environments import python_for
 from ml_control.errors import Conflict, PlatformFailed, Retryable
 from ml_control.lake import file_digest
 from ml_control.ports import Round, TrainingJob, TrainingResult
+from ml_control.serving.cutting import DISAGREES
 
 _MODEL, _REPORT, _DONE = f"model/{MODEL_FILE}", "report.json", "done.json"
 _TIMEOUT = 900.0
@@ -224,6 +225,12 @@ def _cut(job: TrainingJob, model: bytes, choice: Choice, work: Path) -> dict[str
             what,
             f"the process that cuts its model ended with signal {-done.returncode}",
             "train again: the finished job is adopted",
+        )
+    if str(answer.get("error", "")).startswith(DISAGREES):
+        raise Retryable(
+            what,
+            f"its log is not whole: {answer['error']}",
+            "train again when CloudWatch has its log; the finished job is adopted",
         )
     said = answer.get("error") or done.stderr.decode("utf-8", "replace").strip()[-1000:]
     if done.returncode == 0:

@@ -21,6 +21,11 @@ _OURS = re.compile(r"InternalServerError|Internal server error|We encountered an
 _TRANSIENT = "train again: a new job is started under the next name"
 
 
+def lacks_capacity(reason: str) -> bool:
+    """Whether AWS had no machines, or trouble of its own: the same may work later."""
+    return bool(_CAPACITY.search(reason) or _OURS.search(reason))
+
+
 def interruptions(told: dict[str, Any]) -> int:
     """How often a spot job lost its machines."""
     steps = told.get("SecondaryStatusTransitions") or []

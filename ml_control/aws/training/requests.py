@@ -123,9 +123,7 @@ def vpc(settings: AwsSettings) -> dict[str, list[str]]:
     return {"Subnets": list(settings.subnets), "SecurityGroupIds": list(settings.security_groups)}
 
 
-def tuning(
-    settings: AwsSettings, search: Search, definition: Mapping[str, Any], metric: str
-) -> dict[str, Any]:
+def tuning(search: Search, definition: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """CreateHyperParameterTuningJob without its name and tags."""
     base = hyperparameters(search.base)
     whole, real = [], []
@@ -140,7 +138,7 @@ def tuning(
     return {
         "HyperParameterTuningJobConfig": {
             "Strategy": "Bayesian",
-            "RandomSeed": search.seed,
+            "RandomSeed": search.seed % 2**31,
             "HyperParameterTuningJobObjective": {
                 "Type": "Minimize",
                 "MetricName": OBJECTIVE.format(metric),

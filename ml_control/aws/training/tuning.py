@@ -10,7 +10,7 @@ from ml_control.aws.training import claims, requests
 from ml_control.aws.training.logs import JobLog
 from ml_control.aws.training.reasons import why
 from ml_control.aws.training.waiting import Pace, wait
-from ml_control.errors import MlControlError, PlatformFailed
+from ml_control.errors import MlControlError, PlatformFailed, Retryable
 from ml_control.ports import Search, Tried
 
 _ENDED = {"Completed": "complete", "Stopped": "pruned", "Failed": "failed"}
@@ -87,7 +87,7 @@ class _Tuning:
             "correct what SageMaker refuses under training.tuning, then train again",
             HyperParameterTuningJobName=name,
             Tags=requests.tags(self._settings, **{"ml-control-job": self._search.name}),
-            **requests.tuning(self._settings, self._search, common, metric),
+            **requests.tuning(self._search, common, metric),
         )
 
 
@@ -125,8 +125,10 @@ class _Trials:
                     and one["TrainingJobName"] not in self._known
                 ]
         for one in sorted(ended, key=lambda one: str(one["TrainingJobName"])):
-            self._untold.append(self._read(one))
+            trial = self._read(one)
             self._known.add(one["TrainingJobName"])
+            if trial is not None:
+                self._untold.append(trial)
 
     def tell(self) -> None:
         """Tell what was read and not told yet."""
@@ -135,7 +137,8 @@ class _Trials:
             self.completed += trial.state == "complete"
             self._on_trial(trial)
 
-    def _read(self, one: dict[str, Any]) -> Tried:
+    def _read(self, one: dict[str, Any]) -> Tried | None:
+        """The trial; None for one that lacked capacity or the like, which says nothing of it."""
         name, status = str(one["TrainingJobName"]), str(one["TrainingJobStatus"])
         params = {k: str(v) for k, v in one["TunedHyperParameters"].items()}
         log = JobLog(self._clients, name)
@@ -147,9 +150,16 @@ class _Trials:
             log.read()
         reason, state = "", _ENDED[status]
         if status != "Completed":
-            reason = self._why(name, log)
-            if "MaxRuntimeExceeded" in reason:
+            error = self._why(name, log)
+            if status == "Failed":
+                self.error = self.error or error
+                if isinstance(error, Retryable):
+                    return None
+            reason = error.reason[:_LONGEST_REASON]
+            if status == "Stopped" and "MaxRuntimeExceeded" in reason:
                 state = "failed"
+            elif status == "Stopped":
+                reason = f"SageMaker stopped it early after {len(log.rounds)} rounds"
         return Tried(
             job=name,
             params={key: params[key] for key in self._search.ranges if key in params},
@@ -159,17 +169,11 @@ class _Trials:
             reason=reason,
         )
 
-    def _why(self, name: str, log: JobLog) -> str:
+    def _why(self, name: str, log: JobLog) -> MlControlError:
         told = claims.absent_as_none(
             self._api.describe_training_job, f"training job {name}", TrainingJobName=name
         )
-        error = why(f"training job {name}", told or {}, log.tail(5))
-        if (told or {}).get("TrainingJobStatus") == "Failed":
-            self.error = self.error or error
-            return error.reason[:_LONGEST_REASON]
-        if "MaxRuntimeExceeded" in error.reason:
-            return error.reason
-        return f"SageMaker stopped it early after {len(log.rounds)} rounds"
+        return why(f"training job {name}", told or {}, log.tail(5))
 
 
 def _seconds(one: dict[str, Any]) -> float:

@@ -32,8 +32,8 @@ def wait(
 ) -> dict[str, Any]:
     """What AWS says of a job once it has ended. ``tell`` is called after every look.
 
-    What ``tell`` raises comes through. Raises ``Retryable`` when AWS could not be asked several times in a row, or refuses expired
-    credentials; the job goes on, and the next caller adopts it.
+    What ``tell`` raises comes through. Raises ``Retryable`` when AWS could not be asked several
+    times in a row, or refuses expired credentials; the job goes on, and the next caller adopts it.
     """
     pause, refused = pace.first, 0
     while True:

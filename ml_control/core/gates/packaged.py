@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Relative to the logged value, and to how far the target spreads where that is less than one.
 WITNESS_TOLERANCE = 1e-5
+#: A printed value that may be off by more than this share proves nothing.
+COARSEST = 1e-2
 _MEGABYTE = 1_000_000
 
 
@@ -119,7 +121,14 @@ def witness(evidence: Evidence, gates: Gates) -> GateResult:  # noqa: ARG001 - a
     logged, reproduced = evidence.watched_logged, evidence.watched_reproduced
     if logged is None or not np.isfinite(logged):
         return refused("witness", f"the trainer logged no finite {name}", "a logged value")
-    limit = WITNESS_TOLERANCE * max(_witness_scale(evidence), abs(logged))
+    size = max(_witness_scale(evidence), abs(logged))
+    limit = WITNESS_TOLERANCE * size + evidence.watched_rounding
+    if evidence.watched_rounding > COARSEST * size:
+        return refused(
+            "witness",
+            f"the trainer printed {name} as {logged:g}: too few digits to tell models apart",
+            "a target of another scale, or early stopping",
+        )
     required = f"{logged:.6g} within {limit:.2g}"
     if reproduced is None or not np.isfinite(reproduced):
         return refused("witness", f"no finite {name} came from the archive", required)

@@ -118,6 +118,7 @@ def gather(
         golden_encoded_equal=encoded == golden["rows"],
         watched_name=result.watched,
         watched_logged=result.watched_value,
+        watched_rounding=result.rounding,
         watched_reproduced=reproduced,
         y_test=channels.target("test"),
         predictions_test=observed.get("test"),

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ml_control.core.stopping import chosen
 from ml_control.core.tuning import LOGARITHMIC, Number, Trial, best_of, seed_of, study_of, usual
 from ml_control.errors import InvalidSpec, PlatformFailed
 from ml_control.local.hyperparameters import Refused, kind_of, parse_one
 from ml_control.platform import Platform
-from ml_control.ports import Round, TrainingJob, TrainingResult
+from ml_control.ports import Round, Search, TrainingJob, TrainingResult, Tried
 from ml_control.services.models.progress import Say, teller
 from ml_control.spec import Training, Tuning
 
@@ -84,6 +85,8 @@ def tune(
         )
     say(f"trial {best.number} is the best of {len(trials)}: {_said(best)}")
     job = search.job(best.params)
+    # A trial of the platform's own search has a name of the platform's.
+    job = replace(job, searched=best.job if best.job != job.name else "")
     result = platform.trainer.train(job, lambda _: None)
     return job, replace(result, adopted=not search.trained)
 
@@ -123,6 +126,8 @@ class _Search:
         for trial in trials:
             if trial.state == "pruned":  # recorded, but perhaps not ended, before a crash
                 self._platform.trainer.end(trial.job)
+        if len(trials) < self._tuning.trials and self._by_platform(trials):
+            return trials
         while len(trials) < self._tuning.trials:
             if sum(trial.seconds for trial in trials) >= self._tuning.max_runtime:
                 self._say(f"no time for more than {len(trials)} trials: the best so far counts")
@@ -130,11 +135,83 @@ class _Search:
             trials.append(self._try(trials))
         return trials
 
-    def _try(self, before: Sequence[Trial]) -> Trial:
+    def _by_platform(self, trials: list[Trial]) -> bool:
+        """Have the platform search, where it does; its trials are recorded and added to these.
+
+        They are known by their jobs, so that a search that goes on after a crash is the same
+        search and records none twice. The pipeline file's own setting is tried too, as a job of
+        its own: a search is never worse than no search.
+        """
+        name = f"{self._study}-n{self._tuning.trials}"
+        own = usual(self._tuning.ranges, self._training.hyperparameters)
+        own = None if any(trial.params == own for trial in trials) else own
+        before = sum(not trial.job.startswith(f"{name}-") for trial in trials)
+        count = self._tuning.trials - before - (own is not None)
+        if count < 1:
+            return False
+        known = {trial.job for trial in trials}
+
+        def on_trial(tried: Tried) -> None:
+            if tried.job not in known:
+                trials.append(self._kept(tried, len(trials) + 1))
+
+        search = Search(
+            name=name,
+            base=self._usual,
+            ranges=self._tuning.ranges,
+            integers=[one for one in self._tuning.ranges if kind_of(one) is int],
+            logarithmic=LOGARITHMIC,
+            trials=count,
+            seed=seed_of(self._study, before + 1),
+            max_runtime=self._tuning.max_runtime,
+        )
+        if not self._platform.trainer.search(search, on_trial):
+            return False
+        if own is not None:
+            trials.append(self._try(trials, own))
+        return True
+
+    def _kept(self, tried: Tried, number: int) -> Trial:
+        """A trial of the platform's search, recorded."""
+        curve: list[tuple[int, float]] = []
+        changed: dict[str, Any] = {}
+        if tried.rounds:
+            watched = list(tried.rounds[-1].metrics)[-1]
+            curve = [(step.index, step.metrics[watched]) for step in tried.rounds]
+            changed["watched"] = watched
+        if tried.state == "complete" and curve:
+            base = self._usual.hyperparameters
+            patience = base.get("early_stopping_rounds")
+            values = [value for _, value in curve]
+            choice = chosen(
+                values,
+                changed["watched"].partition("-")[2],
+                int(base["num_round"]),
+                int(patience) if patience else None,
+            )
+            changed |= {"value": values[choice.best], "rounds_kept": choice.best + 1}
+        complete = tried.state != "complete" or bool(curve)
+        trial = Trial(
+            study=self._study,
+            number=number,
+            job=tried.job,
+            params={n: (kind_of(n) or float)(float(v)) for n, v in tried.params.items()},
+            state=tried.state if complete else "failed",
+            curve=tuple(curve),
+            seconds=tried.seconds,
+            reason=tried.reason if complete else "its log shows no rounds",
+            **changed,
+        )
+        self._platform.registry.models.record_trial(self._pipeline, trial.key, trial.to_json())
+        self.trained = True
+        self._say(f"trial {number}: {_said(trial)}")
+        return trial
+
+    def _try(self, before: Sequence[Trial], own: dict[str, Number] | None = None) -> Trial:
         number = len(before) + 1
         asked = _ask(self._study, number, self._space(), before, self._warmup())
         configured = self._training.hyperparameters
-        first = usual(self._tuning.ranges, configured) if number == 1 else None
+        first = usual(self._tuning.ranges, configured) if number == 1 else own
         params = first or {name: self._tidy(name, v) for name, v in asked.params.items()}
         job = self.job(params)
         told = ", ".join(f"{name}={value}" for name, value in params.items())

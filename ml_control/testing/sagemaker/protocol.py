@@ -15,6 +15,7 @@ from typing import Any
 from ml_control.testing.sagemaker.refused import Refused, invalid
 
 _JAVA = {r"\p{ASCII}": r"[\x00-\x7f]", r"\p{Print}": r"\x20-\x7e", r"\z": r"\Z", r"\A": ""}
+_JAVA |= {r"\p{L}": r"\w", r"\p{Z}": r"\s", r"\p{N}": r"\d"}  # as the keys of tags are told
 # Called required, and not told by AWS before a job has written them.
 _NOT_YET = "null at 'modelArtifacts'"
 _SHOWN = 200  # characters of a refused value that are repeated
