@@ -1,4 +1,4 @@
-"""init, check, schema, ingest: files in, before anything runs."""
+"""init, schema, ingest: files in, before anything runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import click
 
 from ml_control.cli.context import App
 from ml_control.cli.output import print_json, print_table
-from ml_control.errors import InvalidSpec
 
 
 @click.command()
@@ -28,62 +27,6 @@ def init(folder: Path, source: Path, target: str | None) -> None:
     for path in scaffold(folder, source, target):
         click.echo(f"wrote {path}")
     click.echo(f"next: ml-control --pipelines {folder.parent} check")
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
-def check(app: App, as_json: bool) -> None:
-    """Validate all pipeline files, offline. Exit status 1 if one is broken.
-
-    Warns of experiments that cannot come to a decision at the rate that outcomes were logged at.
-    """
-    from ml_control.services.authoring.pipelines import audit_columns
-    from ml_control.services.data.expectations import validate_suite_deep
-    from ml_control.services.data.suites import refuse_undecidable
-    from ml_control.services.models.sample_size import too_few
-
-    folder = app.folder
-    for name, pipeline in list(folder.found.items()):
-        if pipeline.suite is not None:
-            try:
-                refuse_undecidable(pipeline.suite)
-                validate_suite_deep(pipeline.suite, audit_columns(pipeline.spec))
-            except InvalidSpec as error:
-                del folder.found[name]
-                file = (pipeline.folder or Path()) / (pipeline.spec.quality.expectations or "")
-                where = f"{file} {error.object}"
-                folder.broken[name] = InvalidSpec(where, error.reason, error.next)
-    if not folder.found and not folder.broken:
-        raise InvalidSpec(
-            str(app.settings.pipelines),
-            "holds no pipeline",
-            "make one with 'ml-control init', or name the folder with --pipelines",
-        )
-    told = {name: too_few(app.settings, pipeline) for name, pipeline in folder.found.items()}
-    warnings = {name: why for name, why in sorted(told.items()) if why}
-    if as_json:
-        print_json(
-            {
-                "ok": sorted(folder.found),
-                "warnings": warnings,
-                "broken": {name: refusal.to_dict() for name, refusal in folder.broken.items()},
-            }
-        )
-    else:
-        for name, pipeline in sorted(folder.found.items()):
-            spec = pipeline.spec
-            click.echo(
-                f"ok: {name}: {spec.source.format}, {spec.columns.task}, "
-                f"container {spec.training.container}"
-            )
-        for name, why in warnings.items():
-            click.echo(f"warning: {name} rollout: {why}", err=True)
-        for refusal in folder.broken.values():
-            click.echo(f"error: {refusal.kind}: {refusal.object}: {refusal.reason}", err=True)
-            click.echo(f"next: {refusal.next}", err=True)
-    if folder.broken:
-        raise SystemExit(1)
 
 
 @click.command()

@@ -18,7 +18,7 @@ COMMANDS = {
     "up": "processes",
     "down": "processes",
     "init": "files",
-    "check": "files",
+    "check": "check",
     "schema": "files",
     "ingest": "files",
     "run": "runs",

@@ -113,11 +113,13 @@ class EndpointKeeper:
 
 
 def stop_all(app: App) -> int:
-    """End every endpoint server of the home; gives how many there were."""
-    stopped = 0
-    for folder in sorted((app.settings.home / "endpoints").glob("*")):
-        if folder.is_dir() and app.platform.endpoints.describe(folder.name).state == "InService":
-            app.platform.endpoints.stop(folder.name)
+    """End every endpoint server of the home; gives how many there were. Those on AWS stay."""
+    endpoints, stopped = app.platform.endpoints, 0
+    if not endpoints.on_this_machine:
+        return 0
+    for name in endpoints.names():
+        if endpoints.describe(name).state == "InService":
+            endpoints.stop(name)
             stopped += 1
     return stopped
 
@@ -125,7 +127,7 @@ def stop_all(app: App) -> int:
 @click.command()
 @click.pass_obj
 def down(app: App) -> None:
-    """End every process of this home."""
+    """End every process of this home. What serves on AWS serves on."""
     from ml_control.cli.supervisor import end_trees, processes_of, running_state
     from ml_control.local.processes import end
     from ml_control.local.trainer import LocalTrainer
@@ -139,3 +141,8 @@ def down(app: App) -> None:
     end_trees(left)
     said = "up was running" if state else "up was not running"
     click.echo(f"down: {said}; ended {stopped} endpoint servers and {len(left)} other processes")
+    endpoints = app.platform.endpoints
+    if not endpoints.on_this_machine:
+        serving = [n for n in endpoints.names() if endpoints.describe(n).state == "InService"]
+        told = ", ".join(serving) or "none"
+        click.echo(f"down: endpoints on SageMaker serve on, and cost on: {told}")

@@ -18,6 +18,7 @@ from ml_control.gateway.codec import BatchCodec
 from ml_control.gateway.driver import Driver
 from ml_control.gateway.journal import Journal
 from ml_control.gateway.openapi import document
+from ml_control.gateway.remote import THREADS, Remote
 from ml_control.gateway.state import State
 from ml_control.gateway.upstream import Upstream
 from ml_control.gateway.views import LiveViews
@@ -43,15 +44,17 @@ class Assembled:
     table: Table
     background: Background
     log: PredictionLog
-    upstream: Upstream
+    upstream: Upstream | Remote
     driver: Driver
     pool: ThreadPoolExecutor
+    asking: ThreadPoolExecutor
 
     def close(self) -> None:
         """Write what is pending and end every thread; requests are answered no more."""
         self.background.stop(_END_SECONDS)
         self.driver.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
+        self.asking.shutdown(wait=True, cancel_futures=True)
         self.log.close()
 
 
@@ -89,7 +92,12 @@ def assemble(
 
     table = Table([*own, Route("GET", "/openapi.json", "open", "This document", openapi)])
     journal = Journal(prediction_log)
-    upstream = Upstream(describe, settings.gateway_timeout)
+    asking = ThreadPoolExecutor(THREADS, "asking")  # without a thread until one is asked
+    upstream: Upstream | Remote = (
+        Upstream(describe, settings.gateway_timeout)
+        if platform.endpoints.on_this_machine
+        else Remote(platform.endpoints, settings.gateway_timeout, asking)
+    )
     driver = Driver(state, upstream, journal, pool)
     desk = Desk(prediction_log, LiveViews(state), bound, BatchCodec(), platform.registry.clock)
     application = Gateway(
@@ -104,4 +112,6 @@ def assemble(
     )
     reread = Task("pipeline files", state.reread, _REREAD_SECONDS, lambda: list(state.folder.found))
     tasks = Background(platform, [reread, *(background(state) if background else ())])
-    return Assembled(application, state, table, tasks, prediction_log, upstream, driver, pool)
+    return Assembled(
+        application, state, table, tasks, prediction_log, upstream, driver, pool, asking
+    )

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ml_control.gateway.journal import Journal
+from ml_control.gateway.remote import Remote
 from ml_control.gateway.state import State
 from ml_control.gateway.upstream import Upstream
 from ml_control.serving.handlers.messages import Answer
@@ -32,7 +33,11 @@ class Driver:
     """Does the steps of handlers."""
 
     def __init__(
-        self, state: State, upstream: Upstream, journal: Journal, pool: ThreadPoolExecutor
+        self,
+        state: State,
+        upstream: Upstream | Remote,
+        journal: Journal,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._state = state
         self._upstream = upstream

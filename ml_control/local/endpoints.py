@@ -44,6 +44,8 @@ _TRIES = 3
 class LocalEndpoints:
     """Implements :class:`ml_control.ports.Endpoints` with local server processes."""
 
+    on_this_machine = True
+
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         # name -> (url, instance, digest of its archive), as last seen
@@ -147,6 +149,7 @@ class LocalEndpoints:
         content_type: str = "text/csv",
         accept: str = "text/csv",
         archive: str = "",
+        seconds: float = 0.0,
     ) -> Reply:
         """One request. An answer from anything but the current deployment is not taken, nor, with
         ``archive``, from one of other bytes.
@@ -175,6 +178,7 @@ class LocalEndpoints:
                         "accept": accept,
                         "x-ml-control-instance": instance,
                     },
+                    timeout=seconds or httpx.USE_CLIENT_DEFAULT,
                 )
             except httpx.TimeoutException as error:
                 reason = f"did not answer in time ({type(error).__name__})"

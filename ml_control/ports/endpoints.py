@@ -33,6 +33,13 @@ class Reply:
 class Endpoints(Protocol):
     """Runs one serving process (or cloud endpoint) for each variant."""
 
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether they are processes of this machine: asked over plain HTTP at ``url``, with
+        ``instance`` in the detail to know them by, and ended with the home.
+        """
+        ...
+
     def deploy(
         self,
         name: str,
@@ -65,8 +72,10 @@ class Endpoints(Protocol):
         content_type: str = "text/csv",
         accept: str = "text/csv",
         archive: str = "",
+        seconds: float = 0.0,
     ) -> Reply:
-        """One request to the endpoint. Raises ``Retryable`` when it cannot be reached.
+        """One request to the endpoint, of at most so many ``seconds`` (0: the platform's own
+        limit). Raises ``Retryable`` when it cannot be reached.
 
         With the SHA-256 of an ``archive`` only a server of exactly these bytes is asked; while
         another model serves under this name, ``Retryable`` is raised.
@@ -75,4 +84,8 @@ class Endpoints(Protocol):
 
     def stop(self, name: str) -> None:
         """End the endpoint; stopping an absent one is harmless."""
+        ...
+
+    def names(self) -> list[str]:
+        """Every endpoint that served once, serving now or not, sorted."""
         ...

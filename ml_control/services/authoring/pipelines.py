@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ml_control.core.containers import container
 from ml_control.core.pipeline import Pipeline
+from ml_control.core.unsupported import instead_of
 from ml_control.errors import InvalidSpec, MlControlError
 from ml_control.services.arrivals.screening import (
     LOADER,
@@ -216,6 +217,10 @@ def _explained(error: ValidationError, file: Path, node: yaml.Node | None) -> In
     where = f"{file}:{line}" if line else str(file)
     more = len(error.errors()) - 1
     given = "" if first["type"] in ("missing", "value_error") else f" (got {first['input']!r})"
+    if first["type"] == "extra_forbidden" and (known := instead_of(first["loc"])):
+        return InvalidSpec(
+            f"{where} {'.'.join(['attributes', *path])}", f"{known[0]}{given}", known[1]
+        )
     if first["type"] == "extra_forbidden":
         given += did_you_mean(path[-1], known_at(PipelineSpec, first["loc"][:-1]))
     also = f"; {more} more problems in this file" if more else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ml_control.core.hosting import start_seconds
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Lease, Rollout, Variant
 from ml_control.core.rollout import (
@@ -29,7 +30,6 @@ from ml_control.services.releases.reconcile import (
     require_known,
 )
 
-START_SECONDS = 120.0
 Say = Callable[[str], None]
 # What history calls each change of the Rollout; the others are called by their own name.
 DONE = {
@@ -266,7 +266,7 @@ def serve(
             proven.archive,
             model.version,
             model.container,
-            START_SECONDS,
+            start_seconds(platform.settings.platform, pipeline.spec.endpoint),
             lease.token,
             pipeline.spec.endpoint,
         )
