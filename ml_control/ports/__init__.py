@@ -42,6 +42,7 @@ from ml_control.ports.stream import (
     Stream,
     StreamRecord,
     StreamState,
+    require_usable,
 )
 from ml_control.ports.tables import (
     TABLES,
@@ -96,4 +97,5 @@ __all__ = [
     "Trainer",
     "TrainingJob",
     "TrainingResult",
+    "require_usable",
 ]
