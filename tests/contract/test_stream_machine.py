@@ -68,7 +68,7 @@ class Interleavings(RuleBasedStateMachine):
         if not self.tries and self.ordered:
             assert self.waiting[:limit] == found
         if not self.tries:
-            assert min(limit, len(self.waiting)) == len(found)
+            assert bool(self.waiting) == bool(found)
         self.read[who] = found
 
     @rule(who=st.integers(0, 1), fate=st.lists(st.sampled_from("dfpn"), min_size=8, max_size=8))

@@ -120,6 +120,8 @@ class Shards:
         known = self._cursors.get(key)
         if known is None or begin < known.begin or begin > known.place:
             known = self._cursors[key] = Cursor(begin, begin, as_of)
+        elif as_of is not None and (known.as_of is None or as_of > known.as_of):
+            known.as_of = as_of  # another process read on, or a person let it
         return known
 
     def forget(self, pipeline: str = "") -> None:
