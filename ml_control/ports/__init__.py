@@ -47,6 +47,7 @@ from ml_control.ports.stream import (
     Stream,
     StreamRecord,
     StreamState,
+    require_usable,
 )
 from ml_control.ports.tables import (
     TABLES,
@@ -108,4 +109,5 @@ __all__ = [
     "TrainingJob",
     "TrainingResult",
     "Tried",
+    "require_usable",
 ]
