@@ -31,11 +31,11 @@ SPARED = {
 }
 
 
-def plan_of(seed):
+def plan_of(seed, rates=RATES):
     """The plan of a seed; ``random`` is another one in every run, or ``ML_CONTROL_FAULT_SEED``."""
     told = os.environ.get("ML_CONTROL_FAULT_SEED")
     number = (int(told) if told else None) if seed == "random" else int(seed)
-    plan = FaultPlan(number, **RATES, delay_seconds=0.001, hang_seconds=0.002, spare=SPARED)
+    plan = FaultPlan(number, **rates, delay_seconds=0.001, hang_seconds=0.002, spare=SPARED)
     print(f"faults: ML_CONTROL_FAULT_SEED={plan.seed}")
     return plan
 
