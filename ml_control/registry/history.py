@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ml_control.core.records import Decision
-from ml_control.errors import Conflict, MlControlError, Unknown
+from ml_control.errors import Conflict, MlControlError, Retryable, Unknown
 from ml_control.ports import Check, Item, Put, Table, Tables
 from ml_control.registry.anchors import RESTORED, Anchor, Anchors, in_force, wanted
 
@@ -68,14 +68,24 @@ class History:
             ]
             try:
                 self._tables.transact([*writes(), *chain])
-            except Conflict:
-                moved = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
-                if (moved.version if moved else 0) != (head.version if head else 0):
+            except (Conflict, Retryable) as error:
+                if not self._made(decision):
+                    moved = self._tables.get(_TABLE, _pk(pipeline), _HEAD)
+                    same = (moved.version if moved else 0) == (head.version if head else 0)
+                    if same or isinstance(error, Retryable):
+                        raise
                     continue
-                raise
             self._anchor(decision)
             return decision
         raise Conflict(f"{pipeline} history", "too many writers at once", "try again")
+
+    def _made(self, decision: Decision) -> bool:
+        """Whether it is in the chain already: a call may fail although it was done.
+
+        Its own record says so, for the head may have moved on since.
+        """
+        item = self._tables.get(_TABLE, _pk(decision.pipeline), _sk(decision.seq))
+        return item is not None and item.body.get("hash") == decision.hash
 
     def decisions(self, pipeline: str) -> Iterator[Decision]:
         """Every decision, oldest first."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ml_control.core.records import Lease
-from ml_control.errors import Conflict, MlControlError
+from ml_control.errors import Conflict, MlControlError, Retryable
 from ml_control.ports import Check, Item, Put, Table, Tables
 
+_logger = logging.getLogger("ml_control")
 _TABLE: Table = "control-ledger"
 
 
@@ -51,7 +53,11 @@ class Leases:
         )
         try:
             self._write(lease, expect=item.version if item else 0)
-        except Conflict as error:
+        except (Conflict, Retryable) as error:
+            if self._is_ours(lease):  # the call failed although it was done
+                return lease
+            if isinstance(error, Retryable):
+                raise
             raise Conflict(
                 f"{pipeline} {stage}",
                 "someone else took it at the same moment",
@@ -59,6 +65,10 @@ class Leases:
                 holder="unknown",
             ) from error
         return lease
+
+    def _is_ours(self, lease: Lease) -> bool:
+        item = self._tables.get(_TABLE, _pk(lease.pipeline), lease.stage)
+        return item is not None and _is(item, lease)
 
     def renew(self, lease: Lease) -> None:
         """Extend the lease. Raises ``Conflict`` when it was lost to someone else."""
@@ -147,7 +157,10 @@ class Leases:
         finally:
             done.set()
             thread.join(timeout=self._seconds)
-            self.release(lease)
+            try:
+                self.release(lease)
+            except MlControlError as error:  # what the work came to stands; the lease runs out
+                _logger.warning("lease %s %s was not given back: %s", pipeline, stage, error)
 
     def _write(self, lease: Lease, *, expect: int) -> None:
         index = _index(lease.pipeline) if lease.expires_at else None

@@ -142,7 +142,10 @@ class Ledger:
         while True:
             item = self._tables.get(_TABLE, f"counter#{pipeline}", "events")
             used = int(item.body["used"]) if item else 0
-            fresh = Item(f"counter#{pipeline}", "events", {"used": used + count})
+            # Two writers that take as many at once would write the same: whoever must find out
+            # whether its write was done tells its own by this.
+            body = {"used": used + count, "by": secrets.token_hex(8)}
+            fresh = Item(f"counter#{pipeline}", "events", body)
             try:
                 self._tables.transact([Put(_TABLE, fresh, item.version if item else 0)])
             except Conflict:

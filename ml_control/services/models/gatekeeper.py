@@ -131,12 +131,7 @@ def _authentic(
             f"its record is about {model.pipeline} model {model.version[:12]}: it was changed",
             "restore the registry from a backup, or train again",
         )
-    try:
-        files = {file: platform.lake.get(f"{model.prefix}/{file}") for file in MODEL_FILES}
-    except Retryable as error:
-        raise NotProven(
-            name, f"{error.object} {error.reason}", "restore the file or train again"
-        ) from error
+    files = {file: _file(platform, name, f"{model.prefix}/{file}") for file in MODEL_FILES}
     found = version_of({file: sha256(data) for file, data in files.items()})
     if found != model.version:
         raise NotProven(
@@ -146,6 +141,20 @@ def _authentic(
         )
     unpack(files[ARCHIVE], container(model.container))  # what its record says it was proven for
     return model, files
+
+
+def _file(platform: Platform, name: str, key: str) -> bytes:
+    """A file of a model. Raises ``NotProven`` when it is gone, ``Retryable`` when the lake is
+    busy: a throttled read says nothing about the model.
+    """
+    try:
+        return platform.lake.get(key)
+    except Retryable as error:
+        if platform.lake.exists(key):
+            raise
+        raise NotProven(
+            name, f"{error.object} {error.reason}", "restore the file or train again"
+        ) from error
 
 
 def _refusal(verdict: Verdict) -> str:
