@@ -38,9 +38,7 @@ class Platform:
     stream: Stream
     metrics: Metrics | None = None  # beside the gateway's /metrics, where the platform keeps them
     alarms: Alarms | None = None
-    scorer: BatchScorer | None = (
-        None  # scores where the data is; this machine does if there is none
-    )
+    scorer: BatchScorer | None = None  # where the data is; this machine, if there is none
 
     def scratch(self, place: str) -> Path:
         """The folder of derived files on this machine that is named by a lake key; made if absent.
@@ -64,7 +62,14 @@ class Platform:
 
 @lru_cache(maxsize=8)
 def open_platform(settings: Settings) -> Platform:
-    """The platform of these settings; one per process. Makes the home's folders."""
+    """The platform of these settings; one per process. Makes the home's folders.
+
+    Raises ``InvalidSpec`` for settings that lack something, and on AWS its errors.
+    """
+    return _on_aws(settings) if settings.platform == "aws" else _on_this_machine(settings)
+
+
+def _on_this_machine(settings: Settings) -> Platform:
     from ml_control.local.alerts import LocalAlerts
     from ml_control.local.anchors import LocalAnchors
     from ml_control.local.endpoints import LocalEndpoints
@@ -93,4 +98,38 @@ def open_platform(settings: Settings) -> Platform:
         ),
         log=SqlitePredictionLog(home / "predictions.db", settings.log_days),
         stream=SqliteStream(home / "stream", retry_seconds=settings.retry_seconds),
+    )
+
+
+def _on_aws(settings: Settings) -> Platform:
+    from ml_control.aws.anchors import LakeAnchors
+    from ml_control.aws.client import Clients
+    from ml_control.aws.endpoints import SageMakerEndpoints
+    from ml_control.aws.lake import open_lake
+    from ml_control.aws.notifications import SqsNotifications
+    from ml_control.aws.prediction_log import DynamoPredictionLog
+    from ml_control.aws.registry import DynamoTables
+    from ml_control.aws.stream import KinesisStream
+    from ml_control.aws.trainer import SageMakerTrainer
+    from ml_control.aws.transform import SageMakerTransform
+    from ml_control.local.alerts import LocalAlerts
+
+    home, clients = settings.home, Clients(settings.aws)
+    lake = open_lake(clients)
+    tables = DynamoTables(clients, lake)
+    return Platform(
+        settings=settings,
+        lake=lake,
+        registry=Registry(
+            tables, lease_seconds=settings.lease_seconds, anchors=LakeAnchors(lake)
+        ),
+        notifications=SqsNotifications(
+            clients, lake, tables, lease_seconds=settings.lease_seconds
+        ),
+        trainer=SageMakerTrainer(clients, lake, home / "jobs"),
+        endpoints=SageMakerEndpoints(clients, lake, tables),
+        alerts=LocalAlerts(home / "logs" / "alerts.jsonl"),
+        log=DynamoPredictionLog(clients, settings.log_days),
+        stream=KinesisStream(clients, tables, settings.retry_seconds),
+        scorer=SageMakerTransform(clients, lake),
     )

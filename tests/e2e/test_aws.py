@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cloud import PIPELINE, Cloud
-from emulators import credentials, fresh_settings, moto_url
+from emulators import REGION, credentials, fresh_settings, moto_url
 
 from ml_control.aws.client import Clients
 from ml_control.testing.account import make_account
@@ -35,7 +35,10 @@ ROLLOUT = """
 def cloud(tmp_path_factory):
     """An account, a pipeline with an A/B test, ``dagster dev`` and a gateway."""
     root = tmp_path_factory.mktemp("aws")
-    with credentials(), FakeSageMaker(s3=moto_url(), home=root / "sagemaker") as sagemaker:
+    with (
+        credentials(),
+        FakeSageMaker(s3=moto_url(), home=root / "sagemaker", region=REGION) as sagemaker,
+    ):
         urls = dict.fromkeys(("sagemaker", "sagemaker-runtime", "logs"), sagemaker.url)
         settings = fresh_settings()
         settings = settings.model_copy(update={"endpoint_urls": {**settings.endpoint_urls, **urls}})
@@ -94,18 +97,18 @@ def test_a_better_challenger_is_promoted(cloud):
 
     def one(number: int) -> dict[str, object]:
         answer = cloud.ask(record, f"entity-{number}")
+        if number < 5:
+            assert answer["variant"] == cloud.ask(record, f"entity-{number}")["variant"]
         good = answer["model_version"] == challenger
         cloud.tell(answer["request_id"], [{"value": 1.0 if good else 0.1 * (number % 3)}])
         return answer
 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(one, range(160)))
-    again = cloud.ask(record, "entity-7")
     served = Counter(answer["model_version"] for answer in answers)
 
     assert {first, challenger} == set(served)
     assert min(served.values()) >= 40
-    assert answers[7]["variant"] == again["variant"]
 
     def promoted() -> bool:
         live = cloud.live()
