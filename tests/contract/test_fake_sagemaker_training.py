@@ -92,10 +92,13 @@ def test_early_stopping_keeps_the_rounds_after_the_best(world) -> None:
     """The raw output of a 3.x container is not cut: serving it as it is would use worse trees."""
     rows = Data(seed=7)
     noise = np.random.default_rng(1).integers(0, 2, size=(400, 1))
-    world.put("noise/a.csv", b"\n".join(
-        f"{label[0]},{line.partition(b',')[2].decode()}".encode()
-        for label, line in zip(noise, rows.training.split(b"\n"), strict=True)
-    ))
+    world.put(
+        "noise/a.csv",
+        b"\n".join(
+            f"{label[0]},{line.partition(b',')[2].decode()}".encode()
+            for label, line in zip(noise, rows.training.split(b"\n"), strict=True)
+        ),
+    )
     job = world.trained(
         "uncut",
         {"train": "s3://training/one/", "validation": "s3://training/noise/"},
@@ -173,7 +176,9 @@ def test_training_data_that_cannot_be_read_fails_the_job(world) -> None:
     gone = world.trained("gone", {}, InputDataConfig=[channel])
 
     assert "begins with a header" in headed["FailureReason"]
-    assert gone["FailureReason"].startswith("ClientError: Data download failed:s3://training/rows/9")
+    assert gone["FailureReason"].startswith(
+        "ClientError: Data download failed:s3://training/rows/9"
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,8 +186,12 @@ def test_training_data_that_cannot_be_read_fails_the_job(world) -> None:
     [
         ({"RoleArn": "arn:aws:iam::999999999999:role/x"}, "ValidationException", "Cross-account"),
         (
-            {"AlgorithmSpecification": {"TrainingImage": image("latest"),
-                                        "TrainingInputMode": "File"}},
+            {
+                "AlgorithmSpecification": {
+                    "TrainingImage": image("latest"),
+                    "TrainingInputMode": "File",
+                }
+            },
             "ValidationException",
             "does not exist here",
         ),
@@ -193,8 +202,13 @@ def test_training_data_that_cannot_be_read_fails_the_job(world) -> None:
         ),
         ({"EnableManagedSpotTraining": True}, "ValidationException", "MaxWaitTimeInSeconds"),
         (
-            {"ResourceConfig": {"InstanceType": "ml.none", "InstanceCount": 1,
-                                "VolumeSizeInGB": 1}},
+            {
+                "ResourceConfig": {
+                    "InstanceType": "ml.none",
+                    "InstanceCount": 1,
+                    "VolumeSizeInGB": 1,
+                }
+            },
             "ValidationException",
             "enum value set",
         ),
