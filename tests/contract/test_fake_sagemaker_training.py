@@ -313,6 +313,6 @@ def test_lists_are_paged_filtered_and_ordered(world) -> None:
     sizes = [[item["TrainingJobName"] for item in page["TrainingJobSummaries"]] for page in pages]
 
     assert [2, 2, 1] == [len(page) for page in sizes]
-    assert names[::-1] == sum(sizes, [])
+    assert names[::-1] == [name for page in sizes for name in page]
     with pytest.raises(ClientError, match="pagination token"):
         world.sagemaker.list_training_jobs(NextToken="no token of ours")
