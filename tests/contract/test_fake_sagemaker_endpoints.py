@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -185,6 +186,32 @@ def test_a_failed_update_is_rolled_back(world, one, other, cause) -> None:
     assert ("InService", name) == (found["EndpointStatus"], found["EndpointConfigName"])
     assert reason in found["FailureReason"]
     assert one.want.tolist() == world.predictions(name, one.body).tolist()
+
+
+def test_a_rollback_can_fail_too(world, one) -> None:
+    """Then the old servers still answer, and the endpoint can only be deleted."""
+    world.add_config("captive", {"ModelName": "serving"})
+    world.sagemaker.create_endpoint(EndpointName="captive", EndpointConfigName="captive")
+    world.settled("captive")
+    world.fake.director.endpoint("UpdateRollbackFailed", name="captive")
+    world.sagemaker.update_endpoint(EndpointName="captive", EndpointConfigName="captive")
+
+    assert "UpdateRollbackFailed" == world.settled("captive")["EndpointStatus"]
+    assert one.want.tolist() == world.predictions("captive", one.body).tolist()
+    assert (
+        "can only be deleted"
+        in refused(
+            world.sagemaker.update_endpoint, EndpointName="captive", EndpointConfigName="captive"
+        )[1]
+    )
+    world.sagemaker.delete_endpoint(EndpointName="captive")
+
+
+def test_a_pickle_is_loaded_as_the_container_loads_it(world, one) -> None:
+    """The container unpickles before it tries anything else, and so does this."""
+    world.deployed("pickled", archive({"xgboost-model": pickle.dumps(one.booster)}))
+
+    assert one.want.tolist() == world.predictions("pickled", one.body).tolist()
 
 
 def test_without_alarms_nothing_is_rolled_back(world, one) -> None:

@@ -119,6 +119,11 @@ def test_an_older_container_trains_with_its_own_xgboost(world, data) -> None:
 
     assert b"binf" == model_of(world, job)[1][:4]
 
+    packed = world.read(job["ModelArtifacts"]["S3ModelArtifacts"])
+    found = world.deployed("newer", packed, tag="3.2-0")
+
+    assert "Failed" == found["EndpointStatus"], "3.1 and later cannot read the legacy binary"
+
 
 def test_hosts_get_shards_and_the_model_is_trained_on_their_union(world, data) -> None:
     """With a manifest and ShardedByS3Key each host reads its own files, and none is left out."""
