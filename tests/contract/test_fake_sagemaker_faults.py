@@ -213,6 +213,16 @@ def test_tags_are_added_listed_and_removed(world, data) -> None:
         world.sagemaker.list_tags(ResourceArn=arn)
 
 
+def test_the_clock_dates_what_is_told(tmp_path, data) -> None:
+    """Times in answers are those of the clock that was given."""
+    fake, world = open_world(tmp_path / "fake", "clocked", clock=lambda: 1_000_000.0)
+    with fake:
+        world.add_model("dated", data.archive)
+        created = world.sagemaker.describe_model(ModelName="dated")["CreationTime"]
+
+    assert 1_000_000.0 == created.timestamp()
+
+
 def test_logs_of_nothing_are_absent(world) -> None:
     """A group appears with its first line; before that CloudWatch knows none."""
     with pytest.raises(world.logs.exceptions.ResourceNotFoundException):

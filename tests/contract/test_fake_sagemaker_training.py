@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xgboost
 from botocore.exceptions import ClientError
-from sagemaker_world import Data, image, open_world
+from sagemaker_world import Data, image, open_world, until
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 
@@ -273,6 +273,21 @@ def test_a_job_fails_as_it_was_told(world, kind, status, secondary, reason) -> N
     assert (status, secondary) == (job["TrainingJobStatus"], job["SecondaryStatus"])
     assert job.get("FailureReason", "").startswith(reason)
     assert [] == world.fake.director.plans()
+
+
+def test_what_hangs_goes_on_when_it_is_released(world) -> None:
+    """A job that hung trains as if nothing had been."""
+    world.fake.director.training("hang")
+    world.sagemaker.create_training_job(
+        **world.request("released", {"train": "s3://training/one/"})
+    )
+    until(
+        lambda: world.sagemaker.describe_training_job(TrainingJobName="released"),
+        lambda job: job["SecondaryStatus"] == "Training",
+    )
+    world.fake.director.release()
+
+    assert "Completed" == world.ended("released")["TrainingJobStatus"]
 
 
 def test_an_interrupted_spot_job_starts_again_from_the_first_round(world) -> None:
