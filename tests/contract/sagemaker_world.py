@@ -9,13 +9,16 @@ from functools import cached_property
 
 import boto3
 import numpy as np
+import pytest
 import xgboost
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from emulators import moto_url
 
 from ml_control.testing.sagemaker import FakeSageMaker
 
 REGION = "eu-west-1"
+SERVERLESS = {"ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 5}}
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 WAIT = 90.0
@@ -26,12 +29,12 @@ def image(tag="3.2-0"):
     return f"141502667606.dkr.ecr.{REGION}.amazonaws.com/sagemaker-xgboost:{tag}"
 
 
-def archive(**files):
-    """A gzip tar of files by name; ``__`` in a name stands for a folder."""
+def archive(files):
+    """A gzip tar of bytes by name."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         for name, data in files.items():
-            entry = tarfile.TarInfo(name.replace("__", "/").replace("_", "-"))
+            entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
     return packed.getvalue()
@@ -45,7 +48,7 @@ def csv(rows):
 class Data:
     """Rows of four columns, labels, and a booster of this process's XGBoost (3.2.0)."""
 
-    def __init__(self, seed=0, rate=0.5):
+    def __init__(self, seed=0):
         random = np.random.default_rng(seed)
         self.rows = random.normal(size=(400, 4)).astype(np.float32)
         # Labels far from balance, so that a lost base score is seen.
@@ -53,11 +56,12 @@ class Data:
         self.training = csv(np.column_stack([self.labels, self.rows]))
         self.body = csv(self.rows)
         self.booster = xgboost.train(
-            {"objective": "binary:logistic", "eta": rate},
+            {"objective": "binary:logistic", "eta": 0.5},
             xgboost.DMatrix(self.rows, self.labels),
             4,
         )
         self.model = bytes(self.booster.save_raw("ubj"))
+        self.archive = archive({"xgboost-model": self.model})
         self.want = self.booster.predict(xgboost.DMatrix(self.rows))
 
 
@@ -169,10 +173,14 @@ class World:
 
     def deployed(self, name, data, tag="3.2-0", **variant):
         """An endpoint on its own model and configuration, described once it has settled."""
+        self.begin(name, data, tag, **variant)
+        return self.settled(name)
+
+    def begin(self, name, data, tag="3.2-0", **variant):
+        """The same without waiting."""
         self.add_model(name, data, tag)
         self.add_config(name, {"ModelName": name, **variant})
         self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-        return self.settled(name)
 
     def settled(self, name):
         """An endpoint's description once nothing moves."""
@@ -217,7 +225,13 @@ def open_world(folder, bucket, **options):
     """A started fake, and the world around it."""
     fake = FakeSageMaker(s3=moto_url(), home=folder, region=REGION, speed=2000, **options)
     world = World(fake, bucket)
-    world.s3.create_bucket(
-        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
-    )
+    world.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     return fake, world
+
+
+def refused(call, **arguments):
+    """(code, message) of a call that must be refused."""
+    with pytest.raises(ClientError) as error:
+        call(**arguments)
+    told = error.value.response["Error"]
+    return told["Code"], told["Message"]

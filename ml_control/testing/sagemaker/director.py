@@ -24,7 +24,10 @@ TRAINING = (
     "MaxRuntimeExceeded",
     "hang",
 )
-ENDPOINT = ("CapacityError", "InsufficientInstanceCapacity", "ping", "hang")
+ENDPOINT = (
+    *("CapacityError", "InsufficientInstanceCapacity", "ping", "hang"),
+    "UpdateRollbackFailed",
+)
 TRANSFORM = ("CapacityError", "ClientError", "hang")
 _STAGES = {"training": TRAINING, "endpoint": ENDPOINT, "transform": TRANSFORM}
 
@@ -38,6 +41,7 @@ class Plan:
     name: str = "*"
     times: int = 1
     detail: dict[str, Any] = field(default_factory=dict)
+    releases: int = 0  # how many there had been when this was planned
 
 
 class Director:
@@ -53,7 +57,7 @@ class Director:
         self._limits: dict[str, int] = {}
         self._shares = {"throttle": 0.0, "lose": 0.0, "delay": 0.0}
         self._delay = 0.0
-        self.hanging = threading.Event()  # set, and replaced, when what hangs may go on
+        self._releases = 0
 
     def fail(
         self,
@@ -105,7 +109,7 @@ class Director:
         """What befalls the next creations and updates of endpoints: one of ``ENDPOINT``.
 
         ``ping`` fails the health check whatever the model, ``hang`` stays in Creating or Updating
-        until ``release``.
+        until ``release``, ``UpdateRollbackFailed`` fails an update and its rollback as well.
         """
         self._stage("endpoint", kind, times, name, reason)
 
@@ -159,8 +163,7 @@ class Director:
         """Everything that hangs goes on as if nothing had been."""
         with self._lock:
             self._plans = [plan for plan in self._plans if plan.kind != "hang"]
-            self.hanging.set()
-            self.hanging = threading.Event()
+            self._releases += 1
 
     def calls(self) -> dict[str, int]:
         """How often each operation was called, refused calls included."""
@@ -196,6 +199,11 @@ class Director:
                         self._plans.remove(plan)
                     return plan
         return None
+
+    def released(self, plan: Plan) -> bool:
+        """Whether what hangs by this plan may go on: everything was released since."""
+        with self._lock:
+            return self._releases > plan.releases
 
     def firing(self, alarms: list[str]) -> list[str]:
         """Those of these alarms that are in ALARM."""
@@ -237,6 +245,7 @@ class Director:
 
     def _add(self, plan: Plan) -> None:
         with self._lock:
+            plan.releases = self._releases
             self._plans.append(plan)
 
 

@@ -24,6 +24,10 @@ class Unhealthy(Exception):
     """The new servers cannot serve; the text is the endpoint's FailureReason."""
 
 
+class Stuck(Unhealthy):
+    """Neither can the new servers serve, nor will the rollback succeed."""
+
+
 class Fleet:
     """Makes and ends the servers of one endpoint after the other."""
 
@@ -78,8 +82,9 @@ class Fleet:
             return
         if plan.kind in CAPACITY:
             raise Unhealthy(plan.detail["reason"] or CAPACITY[plan.kind])
-        released = self._director.hanging
-        while plan.kind == "hang" and not released.is_set():
+        if plan.kind == "UpdateRollbackFailed":
+            raise Stuck(plan.detail["reason"] or "The update and its rollback failed.")
+        while plan.kind == "hang" and not self._director.released(plan):
             if self._account.closing.wait(_POLL_SECONDS):
                 raise Closing
 
@@ -120,7 +125,7 @@ class Fleet:
         )
 
 
-def end_all(hosts: Mapping[str, Host]) -> None:
-    """End servers."""
+def end_all(hosts: Mapping[str, Host], grace: float = 0.0) -> None:
+    """End servers, each with so many seconds for the requests that it answers."""
     for host in hosts.values():
-        host.end()
+        host.end(grace)
