@@ -144,9 +144,13 @@ class Kept:
     def emit(self, samples):
         if self.down:
             raise Retryable("metrics", "throttled", "later")
-        self.minutes.append(
-            {(s.name, *(v for _, v in sorted(s.dimensions.items()))): s.value for s in samples}
-        )
+        assert {P} == {one.dimensions["Pipeline"] for one in samples}
+        self.minutes.append({_named(one): one.value for one in samples})
+
+
+def _named(sample):
+    more = (v for k, v in sorted(sample.dimensions.items()) if k != "Pipeline")
+    return sample.name, *more
 
 
 def log(platform, count, latency=0.02):
