@@ -61,6 +61,10 @@ def _say_what_waits(item: dict[str, Any]) -> None:
         click.echo(f"{item['name']} {work['partition']}: {work['because']}")
     if len(item["waiting"]) > _SHOWN:
         click.echo(f"{item['name']}: {len(item['waiting']) - _SHOWN} more partitions wait")
+    for alarm in item["alarms"]:
+        if alarm["state"] != "ok":
+            reason = f": {alarm['reason']}" if alarm["reason"] else ""
+            click.echo(f"{item['name']}: alarm {alarm['name']} is {alarm['state']}{reason}")
     alerts = item["alerts"]
     if alerts["open"]:
         newest, count = alerts["newest"], f"{alerts['open']} open alert"

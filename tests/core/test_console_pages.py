@@ -44,6 +44,7 @@ def page(**changed: Any) -> dict[str, Any]:
         "verdict": None,
         "candidate": None,
         "alerts_open": [],
+        "alarms": [],
         "timeline": [],
         "retrain": {"decision": "wait", "because": "nothing is new"},
         "ledger": {"pending": 0},
@@ -169,3 +170,14 @@ def test_no_look_no_chart():
 def test_ticks_are_round_numbers(low, high, expected):
     """People read 0.2, not 0.1873."""
     assert expected == ticks(low, high)
+
+
+def test_alarms_that_guard_a_rollout_are_shown():
+    """Each with its state and reason, where the pipeline names any."""
+    alarms = [{"name": "errors-high", "state": "firing", "since": 1.0, "reason": EVIL}]
+
+    shown = pipeline_page(page(alarms=alarms)).decode()
+
+    assert "errors-high" in shown
+    assert "firing" in shown
+    assert EVIL not in shown

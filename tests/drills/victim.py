@@ -245,6 +245,22 @@ def share(platform):
     prepare_dagster_home(platform.settings)
 
 
+def with_kinesis(platform):
+    """The platform with the stream of an account, where DRILL_KINESIS says which."""
+    told = os.environ.get("DRILL_KINESIS")
+    if not told:
+        return platform
+    from dataclasses import replace
+
+    from ml_control.aws.client import Clients
+    from ml_control.aws.stream import KinesisStream
+    from ml_control.settings import AwsSettings
+
+    clients = Clients(AwsSettings.model_validate_json(told))
+    stream = KinesisStream(clients, platform.registry.tables, 0.0, lease_seconds=1.0)
+    return replace(platform, stream=stream)
+
+
 def _quiet(_):
     """Progress is of no interest here."""
 
@@ -253,7 +269,7 @@ def main(plan):
     """Do the plan; 0 when all of it was done, 1 after a refusal."""
     settings = load_settings()
     try:
-        platform = open_platform(settings)
+        platform = with_kinesis(open_platform(settings))
         pipeline = read_folder(settings.pipelines).get(plan["pipeline"])
         platform.registry.tables.patience = plan.get("patience", 30.0)
         platform.registry.tables.close()  # opened again, with that patience

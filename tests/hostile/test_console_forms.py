@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-
-from tests.gateways import RunningGateway
+from gateways import RunningGateway
 
 FORM = "application/x-www-form-urlencoded"
 

@@ -23,7 +23,8 @@ from ml_control.aws.stream.window import Window, settled_of
 from ml_control.errors import Conflict, Retryable
 from ml_control.ports import Parked, Put, Tables
 
-_ASIDE, _ASIDE_BYTES = 90, 2_500_000  # of one transaction: at most 100 writes and 4 MB
+# Of one transaction: DynamoDB takes 100 actions, and a change of an index value is three; and 4 MB.
+_ASIDE, _ASIDE_BYTES = 30, 2_500_000
 _TRIES_TO_WRITE = 30
 
 

@@ -161,16 +161,15 @@ class Shards:
     def _page(self, shard: Shard, place: Place) -> _Page:
         """What follows a place: one request, or two when its iterator had expired."""
         with self._errors():
+            iterator = self._iterator(shard.id, place)
             try:
-                answer = self._kinesis.get_records(
-                    ShardIterator=self._iterator(shard.id, place), Limit=PAGE
-                )
+                answer = self._kinesis.get_records(ShardIterator=iterator, Limit=PAGE)
             except Exception as error:
                 if code_of(error) != "ExpiredIteratorException":
+                    self._iterators[shard.id, place] = iterator  # it is good for the next try
                     raise
-                answer = self._kinesis.get_records(
-                    ShardIterator=self._iterator(shard.id, place), Limit=PAGE
-                )
+                iterator = self._iterator(shard.id, place)
+                answer = self._kinesis.get_records(ShardIterator=iterator, Limit=PAGE)
         behind = float(answer.get("MillisBehindLatest") or 0) / 1000
         records = [one for one in map(self._held(shard), answer["Records"]) if one is not None]
         raw = answer["Records"]
