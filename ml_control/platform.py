@@ -102,17 +102,19 @@ def _on_this_machine(settings: Settings) -> Platform:
 
 
 def _on_aws(settings: Settings) -> Platform:
+    from ml_control.aws.alarms import CloudWatchAlarms
+    from ml_control.aws.alerts import SnsAlerts
     from ml_control.aws.anchors import LakeAnchors
     from ml_control.aws.client import Clients
     from ml_control.aws.endpoints import SageMakerEndpoints
     from ml_control.aws.lake import open_lake
+    from ml_control.aws.metrics import CloudWatchMetrics
     from ml_control.aws.notifications import SqsNotifications
     from ml_control.aws.prediction_log import DynamoPredictionLog
     from ml_control.aws.registry import DynamoTables
     from ml_control.aws.stream import KinesisStream
     from ml_control.aws.trainer import SageMakerTrainer
     from ml_control.aws.transform import SageMakerTransform
-    from ml_control.local.alerts import LocalAlerts
 
     home, clients = settings.home, Clients(settings.aws)
     lake = open_lake(clients)
@@ -120,16 +122,16 @@ def _on_aws(settings: Settings) -> Platform:
     return Platform(
         settings=settings,
         lake=lake,
-        registry=Registry(
-            tables, lease_seconds=settings.lease_seconds, anchors=LakeAnchors(lake)
-        ),
-        notifications=SqsNotifications(
-            clients, lake, tables, lease_seconds=settings.lease_seconds
-        ),
+        registry=Registry(tables, lease_seconds=settings.lease_seconds, anchors=LakeAnchors(lake)),
+        notifications=SqsNotifications(clients, lake, tables, lease_seconds=settings.lease_seconds),
         trainer=SageMakerTrainer(clients, lake, home / "jobs"),
         endpoints=SageMakerEndpoints(clients, lake, tables),
-        alerts=LocalAlerts(home / "logs" / "alerts.jsonl"),
+        alerts=SnsAlerts(clients, home / "logs" / "alerts.jsonl"),
         log=DynamoPredictionLog(clients, settings.log_days),
-        stream=KinesisStream(clients, tables, settings.retry_seconds),
+        stream=KinesisStream(
+            clients, tables, settings.retry_seconds, lease_seconds=settings.lease_seconds
+        ),
+        metrics=CloudWatchMetrics(clients),
+        alarms=CloudWatchAlarms(clients),
         scorer=SageMakerTransform(clients, lake),
     )
