@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 
 from ml_control.aws.registry import DynamoTables
 from ml_control.aws.schema import KEYS
@@ -88,24 +88,14 @@ def lost(*numbers):
     return fail
 
 
-def cancelled(*codes):
-    """A cancelled transaction with a reason for each action."""
-    reasons = [{"Code": code, "Message": "words of DynamoDB"} for code in codes]
-    return ClientError(
-        {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons},
-        "TransactWriteItems",
-    )
-
-
 def raising(world, *codes, until):
-    """Cancel the first tries for these reasons."""
+    """Cancel the first tries, with a reason for each action."""
+    reasons = [{"Code": code, "Message": "words of DynamoDB"} for code in codes]
+    told = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
 
     def fail(number):
         if number <= until:
-            error = cancelled(*codes)
-            raise world.client.exceptions.TransactionCanceledException(
-                error.response, error.operation_name
-            )
+            raise world.client.exceptions.TransactionCanceledException(told, "TransactWriteItems")
 
     return fail
 
@@ -309,11 +299,11 @@ def test_a_writer_that_dies_after_the_lake_leaves_no_item(world):
     """The object comes first; without its item it says nothing and harms nothing."""
     body = {"text": random.Random(1).randbytes(400_000).hex()}
 
-    def die(_):
+    def die(**_):
         raise KeyboardInterrupt
 
     with world.monkeypatch.context() as patched:
-        patched.setattr(world.client, "transact_write_items", lambda **_: die(0))
+        patched.setattr(world.client, "transact_write_items", die)
         with pytest.raises(KeyboardInterrupt):
             world.tables.transact([Put(T, Item("p", "s", body), 0)])
     assert world.other.get(T, "p", "s") is None
