@@ -20,6 +20,7 @@ NAMES = (
     "gateway",
     "assignment",
     "consumer",
+    "registry_aws",
 )
 
 

@@ -90,8 +90,8 @@ class Tables(Protocol):
     def write_each(self, writes: Sequence[Put]) -> list[bool]:
         """Each write on its own, any number of them; False where its condition did not hold.
 
-        Writes of one item are made in their order. A process that dies meanwhile may have made
-        some of them.
+        Writes of one item are made in their order. A process that dies, or a platform that fails
+        meanwhile, may have made some of them.
         """
         ...
 

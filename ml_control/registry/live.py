@@ -67,8 +67,8 @@ class Live:
         At most ``MOST_PROFILES`` at once. Raises ``Conflict`` when someone else was faster: then
         nothing was added.
         """
-        writes = [_put(state, version)]
-        for (model_version, hour), profile in profiles.items():
+        writes: dict[str, Put] = {}
+        for (model_version, hour), profile in sorted(profiles.items(), key=lambda each: each[0][1]):
             sk = _sk(model_version, hour)
             item = self._tables.get(_TABLE, _pk(state.pipeline), sk)
             # A later hour has the place that is the same a month before.
@@ -78,8 +78,8 @@ class Live:
             together = merged([held["profile"], profile]) if held else dict(profile)
             body = {"hour": hour, "model_version": model_version, "profile": together}
             expect = item.version if item is not None else 0
-            writes.append(Put(_TABLE, Item(_pk(state.pipeline), sk, body), expect))
-        self._tables.transact(writes)
+            writes[sk] = Put(_TABLE, Item(_pk(state.pipeline), sk, body), expect)
+        self._tables.transact([_put(state, version), *writes.values()])
         return version + 1
 
     def merged(

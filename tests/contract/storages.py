@@ -68,13 +68,13 @@ class DynamoStorage:
         self.settings = settings
         self.lake = lake
         self.processes: list[subprocess.Popen[str]] = []
-        make_tables(self._clients())
+        make_tables(self.clients())
 
     def client(self) -> DynamoTables:
         """A client of its own, with connections of its own."""
-        return DynamoTables(self._clients(), Lake.local(self.lake))
+        return DynamoTables(self.clients(), Lake.local(self.lake))
 
-    def _clients(self) -> Clients:
+    def clients(self) -> Clients:
         """boto3 clients of their own from one session, which reads the services' models once."""
         clients = Clients(self.settings)
         clients._session = _session()
@@ -99,7 +99,7 @@ class DynamoStorage:
     def remove(self, table: str, pk: str, sk: str) -> None:
         """What an attacker or an accident does, and no client can: remove an item."""
         gone = (
-            self._clients()
+            self.clients()
             .client("dynamodb")
             .delete_item(
                 TableName=self.settings.table(table),

@@ -105,10 +105,9 @@ def actions_of(plan: Planned, name: str, *, tell: bool) -> list[Action]:
     """
     told = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"} if tell else {}
     state = plan.state or ABSENT
-    condition = _condition(state, exactly=isinstance(plan.write, Put))
+    condition = _condition(state, exactly=True)
     if isinstance(plan.write, Check):
-        key = stored.item_key(*plan.key)
-        return [{"ConditionCheck": {"TableName": name, "Key": key, **condition, **told}}]
+        return [condition_check(plan.key, name, state, **told)]
     item, *entry = _written(plan)
     actions: list[Action] = [{"Put": {"TableName": name, "Item": item, **condition, **told}}]
     if state.index is not None and state.index != plan.write.item.index:
@@ -116,6 +115,13 @@ def actions_of(plan: Planned, name: str, *, tell: bool) -> list[Action]:
         old = stored.old_entry_key(table, state.index, pk, sk)
         actions.append({"Delete": {"TableName": name, "Key": old}})
     return actions + [{"Put": {"TableName": name, "Item": each}} for each in entry]
+
+
+def condition_check(key: Key, name: str, state: State, **told: str) -> Action:
+    """The action that an item has this version, or is absent."""
+    condition = _condition(state, exactly=False)
+    place = stored.item_key(*key)
+    return {"ConditionCheck": {"TableName": name, "Key": place, **condition, **told}}
 
 
 def fit(plans: Sequence[Planned], lake: Lake) -> None:

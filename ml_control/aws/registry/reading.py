@@ -17,6 +17,7 @@ from ml_control.errors import Retryable
 from ml_control.lake import Lake
 from ml_control.ports import Item, Table
 
+_Place = tuple[Table, str, str]  # a table and the stored keys in it
 _PAGE = 1000  # items of one page, as much as a reader may be behind
 _BATCH = 100  # keys of one BatchGetItem, DynamoDB's own limit
 
@@ -63,46 +64,52 @@ class Reader:
 
     def many(self, wanted: Iterable[Key], *, bodies: bool) -> dict[Key, Attributes]:
         """The items that are there, in one request for a hundred; without bodies if so asked."""
-        found: dict[Key, Attributes] = {}
-        unread = list(dict.fromkeys(wanted))
-        for start in range(0, len(unread), _BATCH):
-            found |= self._batch(unread[start : start + _BATCH], bodies=bodies)
-        return found
+        places = {(key[0], *_values(stored.item_key(*key))): key for key in wanted}
+        return {places[place]: found for place, found in self._at(places, bodies=bodies)}
 
-    def _batch(self, wanted: list[Key], *, bodies: bool) -> dict[Key, Attributes]:
-        places: dict[tuple[str, str, str], Key] = {}
+    def entries_of(self, table: Table, items: Iterable[Item]) -> dict[tuple[str, str], Attributes]:
+        """The entries, without bodies, of items that have index values, by (pk, sk)."""
+        places = {
+            (table, *_values(stored.old_entry_key(table, i.index or "", i.pk, i.sk))): (i.pk, i.sk)
+            for i in items
+        }
+        return {places[place]: found for place, found in self._at(places, bodies=False)}
+
+    def _at(self, places: Iterable[_Place], *, bodies: bool) -> Iterator[tuple[_Place, Attributes]]:
+        every = list(places)
+        for start in range(0, len(every), _BATCH):
+            yield from self._batch(every[start : start + _BATCH], bodies=bodies)
+
+    def _batch(self, places: list[_Place], *, bodies: bool) -> Iterator[tuple[_Place, Attributes]]:
         request: dict[str, Any] = {}
-        names = {self._clients.settings.table(table): table for table in KEYS}
-        for table, pk, sk in wanted:
-            key = stored.item_key(table, pk, sk)
-            name = self._clients.settings.table(table)
-            places[name, *(value["S"] for value in key.values())] = (table, pk, sk)
-            asked = request.setdefault(name, {"Keys": [], "ConsistentRead": True})
-            asked["Keys"].append(key)
+        tables = {self._clients.settings.table(table): table for table in KEYS}
+        for table, pk, sk in places:
+            names = KEYS[table]
+            asked = request.setdefault(
+                self._clients.settings.table(table), {"Keys": [], "ConsistentRead": True}
+            )
+            asked["Keys"].append({names[0]: {"S": pk}, names[1]: {"S": sk}})
             if not bodies:
                 asked["ProjectionExpression"] = "#p, #s, #r, #i"
                 asked["ExpressionAttributeNames"] = {
-                    "#p": KEYS[table][0],
-                    "#s": KEYS[table][1],
+                    "#p": names[0],
+                    "#s": names[1],
                     "#r": stored.VERSION,
                     "#i": stored.INDEX_VALUE,
                 }
-        found: dict[Key, Attributes] = {}
         waits = Waits(self._patience)
         while request:
             with self.errors("registry tables"):
                 answer = self._clients.client("dynamodb").batch_get_item(RequestItems=request)
-            before = len(found)
             for name, items in answer["Responses"].items():
-                pk, sk = KEYS[names[name]]
+                table = tables[name]
                 for item in items:
-                    found[places[name, item[pk]["S"], item[sk]["S"]]] = item
+                    yield (table, *(item[key]["S"] for key in KEYS[table])), item
             request = answer.get("UnprocessedKeys") or {}
-            if request and len(found) == before:
+            if request and not any(answer["Responses"].values()):
                 waits.wait(
                     Retryable("registry tables", "DynamoDB reads nothing: throttled", "try again")
                 )
-        return found
 
     def items(
         self, table: Table, pk: str, prefix: str, *, reverse: bool, limit: int | None
@@ -188,3 +195,8 @@ class Reader:
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": values,
         }
+
+
+def _values(key: Attributes) -> tuple[str, str]:
+    pk, sk = (value["S"] for value in key.values())
+    return pk, sk

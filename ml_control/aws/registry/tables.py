@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ml_control.aws.client import Clients
 from ml_control.aws.registry.known import Known
 from ml_control.aws.registry.reading import Reader
+from ml_control.aws.registry.repair import Repair
 from ml_control.aws.registry.schema_check import require_tables
 from ml_control.aws.registry.writing import Writer
 from ml_control.lake import Lake
@@ -25,6 +26,8 @@ class DynamoTables:
         """``patience``: seconds that a writer waits while others write the same items."""
         known = Known()
         self._clients = clients
+        self._lake = lake
+        self._patience = patience
         self._reader = Reader(clients, lake, known, patience)
         self._writer = Writer(clients, lake, known, self._reader, patience)
 
@@ -34,6 +37,14 @@ class DynamoTables:
         A request that meets such a table raises it as well, so nothing need ask before.
         """
         require_tables(self._clients)
+
+    def repair(self) -> int:
+        """Read every item and make the index agree with them; gives how many entries did not.
+
+        After the tables were restored to a point in time. Raises ``PlatformFailed`` or ``Unknown``
+        for an item that is not as it was written.
+        """
+        return Repair(self._clients, self._lake, self._reader, self._patience).index()
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -148,7 +148,8 @@ class Writer:
                 if isinstance(plan.write, Put):
                     self._known.set(plan.key, plan.after)
         for place, found in failed.items():
-            self._known.set(owners[place].key, stored.state_of(found))
+            if found or owners[place].state != stored.ABSENT:  # else what is there was not told
+                self._known.set(owners[place].key, stored.state_of(found))
         return [(owners[place], found) for place, found in failed.items()]
 
 
