@@ -20,6 +20,7 @@ NAMES = (
     "gateway",
     "assignment",
     "consumer",
+    "aws_intake",
 )
 
 
