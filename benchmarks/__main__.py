@@ -21,6 +21,7 @@ NAMES = (
     "assignment",
     "consumer",
     "registry_aws",
+    "aws_intake",
 )
 
 

@@ -18,7 +18,6 @@ _PAGE = 1000
 _CHUNK = 4 << 20
 _ABANDONED_SECONDS = 7 * 86400.0  # an upload that was begun so long ago has lost its writer
 _GONE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed"})
-_AFTER_ALL = "\U0010ffff"
 
 
 class RawArea:
@@ -166,14 +165,16 @@ class RawArea:
         start = _start(prefix, after)
         found: list[tuple[dict[str, Any], str]] = []
         while start is not None and len(found) < limit:
-            page = self._page(Prefix=prefix, MaxKeys=min(_PAGE, limit - len(found)), **start)
+            # Our manifests lie in between: many at once, for none of them counts.
+            among = start.get("KeyMarker", "").startswith(f"{prefix}{MANIFESTS}/")
+            most = _PAGE if among else min(_PAGE, limit - len(found))
+            page = self._page(Prefix=prefix, MaxKeys=most, **start)
             for item in page.get("Versions", ()):
                 key = item["Key"]
                 if counts(key.removeprefix(prefix), item["Size"]) and not unusable(key):
                     found.append((item, key))
             start = _next(page) if page.get("IsTruncated") else None
-            if start and start["KeyMarker"].startswith(f"{prefix}{MANIFESTS}/"):
-                start = {"KeyMarker": f"{prefix}{MANIFESTS}/{_AFTER_ALL}"}
+        del found[limit:]
         listed: list[Stored] = []
         newer, named = 0.0, ""
         for item, key in found:

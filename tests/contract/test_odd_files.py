@@ -45,6 +45,7 @@ def odd(place, kind):
                 os.chdir(here)
 
 
+@pytest.mark.usefixtures("local_only")
 @pytest.mark.parametrize("kind", ["symlink", "dangling link", "link to a folder", "fifo", "socket"])
 def test_what_is_no_file_is_refused_and_set_aside(place, one, kind):
     """Links and special files are neither read nor followed, and stop nothing else."""
@@ -62,6 +63,7 @@ def test_what_is_no_file_is_refused_and_set_aside(place, one, kind):
     assert ([], ["odd"], []) == (take(one), place.refused(), place.left())
 
 
+@pytest.mark.usefixtures("local_only")
 @pytest.mark.parametrize(
     "name", [b"a\nb.csv", b"\x1b[31mred", b"a\x7f", b"\xff\xfe", "a\u2028b".encode()]
 )
@@ -115,6 +117,6 @@ def test_odd_names_are_only_names(place, one):
     for notice in notices:
         assert "" == notice.refused
         assert content[notice.key.removeprefix(f"{P}/")] == place.lake.get(notice.path)
-    assert sorted(notice.path for notice in notices) == list(place.lake.list(f"raw/{P}"))
+    assert sorted(notice.path for notice in notices) == place.paths()
     one.acknowledge(notices)
     assert [] == take(one) == place.left()
