@@ -140,8 +140,7 @@ class TransformJobs:
             host = self._host(record)
             with self._account.lock:
                 record["TransformStartTime"] = self._account.clock()
-            released = self._director.hanging
-            while plan is not None and not released.is_set():
+            while plan is not None and not self._director.released(plan):
                 self._pause(record, self._account.times.starting)
             for uri, relative in self._objects(record):
                 self._one(record, host, uri, relative)
