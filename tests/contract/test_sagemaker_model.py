@@ -74,6 +74,7 @@ def test_a_partition_is_scored_by_a_transform_job(trained, scoring, world, tmp_p
     assert np.allclose(want["score"], got["score"], rtol=1e-6)
     jobs = transforms(world)
     assert len(done.files) == len(jobs)
+    assert [] == list(world.lake.list("artifacts/_training/scoring"))
     assert score(scoring, pipeline, day, print, version).adopted
     assert jobs == transforms(world)
 
