@@ -188,7 +188,6 @@ def test_a_creation_whose_caller_never_learned_of_it(world, platform, job, undis
     wanted, seen = replace(job, name="unknown"), []
     trainer = impatient(world, tmp_path, read_timeout=1.0)
     world.fake.director.lose_answer("CreateTrainingJob")
-    world.fake.director.fail("DescribeTrainingJob", "ValidationException", "Not found", name="none")
     describe = trainer._clients.client("sagemaker").describe_training_job
     asked = []
 
