@@ -9,13 +9,16 @@ from functools import cached_property
 
 import boto3
 import numpy as np
+import pytest
 import xgboost
 from botocore.config import Config
+from botocore.exceptions import ClientError
 from emulators import moto_url
 
 from ml_control.testing.sagemaker import FakeSageMaker
 
 REGION = "eu-west-1"
+SERVERLESS = {"ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 5}}
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"
 KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 WAIT = 90.0
@@ -170,10 +173,14 @@ class World:
 
     def deployed(self, name, data, tag="3.2-0", **variant):
         """An endpoint on its own model and configuration, described once it has settled."""
+        self.begin(name, data, tag, **variant)
+        return self.settled(name)
+
+    def begin(self, name, data, tag="3.2-0", **variant):
+        """The same without waiting."""
         self.add_model(name, data, tag)
         self.add_config(name, {"ModelName": name, **variant})
         self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
-        return self.settled(name)
 
     def settled(self, name):
         """An endpoint's description once nothing moves."""
@@ -220,3 +227,11 @@ def open_world(folder, bucket, **options):
     world = World(fake, bucket)
     world.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     return fake, world
+
+
+def refused(call, **arguments):
+    """(code, message) of a call that must be refused."""
+    with pytest.raises(ClientError) as error:
+        call(**arguments)
+    told = error.value.response["Error"]
+    return told["Code"], told["Message"]

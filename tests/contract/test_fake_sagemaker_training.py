@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xgboost
 from botocore.exceptions import ClientError
-from sagemaker_world import Data, image, open_world
+from sagemaker_world import Data, image, open_world, until
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 
@@ -118,6 +118,11 @@ def test_an_older_container_trains_with_its_own_xgboost(world, data) -> None:
     job = world.trained("older", {"train": "s3://training/one/"}, tag="1.7-1")
 
     assert b"binf" == model_of(world, job)[1][:4]
+
+    packed = world.read(job["ModelArtifacts"]["S3ModelArtifacts"])
+    found = world.deployed("newer", packed, tag="3.2-0")
+
+    assert "Failed" == found["EndpointStatus"], "3.1 and later cannot read the legacy binary"
 
 
 def test_hosts_get_shards_and_the_model_is_trained_on_their_union(world, data) -> None:
@@ -270,6 +275,21 @@ def test_a_job_fails_as_it_was_told(world, kind, status, secondary, reason) -> N
     assert [] == world.fake.director.plans()
 
 
+def test_what_hangs_goes_on_when_it_is_released(world) -> None:
+    """A job that hung trains as if nothing had been."""
+    world.fake.director.training("hang")
+    world.sagemaker.create_training_job(
+        **world.request("released", {"train": "s3://training/one/"})
+    )
+    until(
+        lambda: world.sagemaker.describe_training_job(TrainingJobName="released"),
+        lambda job: job["SecondaryStatus"] == "Training",
+    )
+    world.fake.director.release()
+
+    assert "Completed" == world.ended("released")["TrainingJobStatus"]
+
+
 def test_an_interrupted_spot_job_starts_again_from_the_first_round(world) -> None:
     """Losing spot capacity is told, costs what was done, and ends in a whole model all the same."""
     world.fake.director.training("Interrupted")
@@ -313,6 +333,6 @@ def test_lists_are_paged_filtered_and_ordered(world) -> None:
     sizes = [[item["TrainingJobName"] for item in page["TrainingJobSummaries"]] for page in pages]
 
     assert [2, 2, 1] == [len(page) for page in sizes]
-    assert names[::-1] == sum(sizes, [])
+    assert names[::-1] == [name for page in sizes for name in page]
     with pytest.raises(ClientError, match="pagination token"):
         world.sagemaker.list_training_jobs(NextToken="no token of ours")

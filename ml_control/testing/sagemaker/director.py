@@ -24,7 +24,10 @@ TRAINING = (
     "MaxRuntimeExceeded",
     "hang",
 )
-ENDPOINT = ("CapacityError", "InsufficientInstanceCapacity", "ping", "hang")
+ENDPOINT = (
+    *("CapacityError", "InsufficientInstanceCapacity", "ping", "hang"),
+    "UpdateRollbackFailed",
+)
 TRANSFORM = ("CapacityError", "ClientError", "hang")
 _STAGES = {"training": TRAINING, "endpoint": ENDPOINT, "transform": TRANSFORM}
 
@@ -106,7 +109,7 @@ class Director:
         """What befalls the next creations and updates of endpoints: one of ``ENDPOINT``.
 
         ``ping`` fails the health check whatever the model, ``hang`` stays in Creating or Updating
-        until ``release``.
+        until ``release``, ``UpdateRollbackFailed`` fails an update and its rollback as well.
         """
         self._stage("endpoint", kind, times, name, reason)
 

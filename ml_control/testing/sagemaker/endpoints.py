@@ -10,7 +10,7 @@ from ml_control.testing.sagemaker.configs import KIND as CONFIG
 from ml_control.testing.sagemaker.configs import absent as no_config
 from ml_control.testing.sagemaker.configs import is_serverless
 from ml_control.testing.sagemaker.director import Director
-from ml_control.testing.sagemaker.fleet import Fleet, Unhealthy, end_all
+from ml_control.testing.sagemaker.fleet import Fleet, Stuck, Unhealthy, end_all
 from ml_control.testing.sagemaker.jobs import check_limit
 from ml_control.testing.sagemaker.listing import page
 from ml_control.testing.sagemaker.models import KIND as MODEL
@@ -176,13 +176,13 @@ class Endpoints:
         try:
             hosts = self._fleet.bring_up(name, change.config, change.alarms)
         except Unhealthy as error:
-            self._rolled_back(record, str(error))
+            self._rolled_back(record, error)
             return
         try:
             self._fleet.watch(change.bake, change.alarms)
         except Unhealthy as error:
             end_all(hosts)
-            self._rolled_back(record, str(error))
+            self._rolled_back(record, error)
             return
         except BaseException:
             end_all(hosts)
@@ -198,15 +198,16 @@ class Endpoints:
             self._to(record, "InService")
         end_all(old, grace=_DRAIN_SECONDS)
 
-    def _rolled_back(self, record: Record, reason: str) -> None:
-        """The old servers were never gone; the endpoint is again what it was."""
+    def _rolled_back(self, record: Record, error: Unhealthy) -> None:
+        """The old servers were never gone; the endpoint is what it was, unless it is stuck."""
         with self._account.lock:
-            record["FailureReason"] = reason[:1024]
+            record["FailureReason"] = str(error)[:1024]
             self._to(record, "RollingBack")
         self._account.pause(self._account.times.rolling_back)
         with self._account.lock:
             record.pop("PendingDeploymentSummary", None)
-            self._to(record, "InService")
+            stuck = isinstance(error, Stuck)
+            self._to(record, "UpdateRollbackFailed" if stuck else "InService")
 
     def _reweighed(self, record: Record) -> None:
         self._account.pause(self._account.times.updating)

@@ -54,22 +54,24 @@ class FakeSageMaker:
     ) -> None:
         """``s3`` is an S3 endpoint's URL, or keyword arguments for ``boto3.client("s3", ...)``.
 
-        ``home`` is where jobs and servers work; a temporary folder when None. ``speed`` divides
-        the times that AWS takes (``times``); training and loading take what they take. ``clock``
-        gives the time in seconds since the epoch that answers and logs carry. ``region`` is that
-        of the images and ARNs.
+        ``home`` is the folder below which jobs and servers work; a temporary one when None.
+        ``speed`` divides the times that AWS takes (``times``); training and loading take what they
+        take. ``clock`` gives the time in seconds since the epoch that answers and logs carry.
+        ``region`` is that of the images and ARNs.
         """
         if speed <= 0:
             raise ValueError(f"speed must be positive, not {speed}")
-        self._temporary = home is None
-        self.home = (home or Path(tempfile.mkdtemp(prefix="fake-sagemaker-"))).absolute()
-        self.home.mkdir(parents=True, exist_ok=True)
+        if home is not None:
+            home.mkdir(parents=True, exist_ok=True)
+        # One of its own: what a killed one left behind is in nobody's way.
+        self.home = Path(tempfile.mkdtemp(prefix="fake-sagemaker-", dir=home)).absolute()
         self.director = Director(seed)
         self._account = Account(
             account=account, region=region, speed=speed, times=times or Times(), clock=clock
         )
         logs = Logs(lambda rest: f"arn:aws:logs:{region}:{account}:{rest}", clock)
         storage, tags = Storage(s3, region), Tags(self._account)
+        self._storage = storage
         world = self._account, logs, storage, self.director
         jobs = TrainingJobs(*world, tags, self.home)
         self._endpoints = Endpoints(self._account, Fleet(*world, self.home), self.director, tags)
@@ -102,6 +104,7 @@ class FakeSageMaker:
 
     def start(self) -> FakeSageMaker:
         """Answer requests from now on."""
+        _ = self._storage.client  # made while there is one thread
         self._server.start(self._application)
         self._started = True
         return self
@@ -114,8 +117,7 @@ class FakeSageMaker:
             self._account.close()
             self._endpoints.close()
             self._runtime.close()
-        if self._temporary:
-            shutil.rmtree(self.home, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def __enter__(self) -> FakeSageMaker:
         """Start."""

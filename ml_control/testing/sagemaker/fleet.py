@@ -24,6 +24,10 @@ class Unhealthy(Exception):
     """The new servers cannot serve; the text is the endpoint's FailureReason."""
 
 
+class Stuck(Unhealthy):
+    """Neither can the new servers serve, nor will the rollback succeed."""
+
+
 class Fleet:
     """Makes and ends the servers of one endpoint after the other."""
 
@@ -78,6 +82,8 @@ class Fleet:
             return
         if plan.kind in CAPACITY:
             raise Unhealthy(plan.detail["reason"] or CAPACITY[plan.kind])
+        if plan.kind == "UpdateRollbackFailed":
+            raise Stuck(plan.detail["reason"] or "The update and its rollback failed.")
         while plan.kind == "hang" and not self._director.released(plan):
             if self._account.closing.wait(_POLL_SECONDS):
                 raise Closing

@@ -18,7 +18,7 @@ from ml_control.testing.sagemaker.state import Account, Record
 
 LIMIT = 6 << 20
 SERVERLESS_LIMIT = 4 << 20
-_SERVING = ("InService", "Updating", "RollingBack", "SystemUpdating")
+_SERVING = ("InService", "Updating", "RollingBack", "SystemUpdating", "UpdateRollbackFailed")
 _SECONDS = 60.0
 
 

@@ -125,7 +125,9 @@ class TransformJobs:
         return self._account.find(
             KIND,
             request["TransformJobName"],
-            lambda _: Refused("ResourceNotFound", "Could not find requested job."),
+            lambda _: invalid(
+                f"Could not find requested job with name: {request['TransformJobName']}"
+            ),
         )
 
     def _run(self, record: Record) -> None:
