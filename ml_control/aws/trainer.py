@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ from ml_control.errors import PlatformFailed, Retryable
 from ml_control.lake import Lake
 from ml_control.ports import Round, Search, TrainingJob, TrainingResult, Tried
 
+_RUBBLE_SECONDS = 86_400.0
 _LATE_LOOKS = 12  # at a finished job's log, whose last lines may come late
 
 
@@ -97,6 +99,11 @@ class SageMakerTrainer:
                 with suppress(FileNotFoundError):
                     found.append((folder.stat().st_mtime, folder))
         gone = [folder for _, folder in sorted(found, reverse=True)[newest:]]
+        old = time.time() - _RUBBLE_SECONDS
+        for folder in self._scratch.glob(".*/"):  # of a process that was killed
+            with suppress(FileNotFoundError):
+                if folder.stat().st_mtime < old:
+                    shutil.rmtree(folder, ignore_errors=True)
         for folder in gone:
             shutil.rmtree(folder, ignore_errors=True)
         return len(gone)

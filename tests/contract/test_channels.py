@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
-from ml_control.errors import PlatformFailed
+from ml_control.errors import BadObject, PlatformFailed
 from ml_control.services.models import channels as subject
 
 
@@ -62,6 +63,50 @@ def test_a_full_disk_leaves_nothing_behind(audited, monkeypatch, step):
     assert [] == folders(audited)
     if step == "_renamed":
         assert audited.train().verdict.passed
+
+
+def test_channels_lie_on_this_machine_where_the_lake_does_not(audited, monkeypatch):
+    """The same bytes in the home's scratch folder, sealed and whole or not there, as in a lake."""
+    from ml_control.core.features import fit
+    from ml_control.core.profile import merge
+    from ml_control.services.models.selection import select
+
+    here, pipeline = audited.platform, audited.pipeline()
+    away = replace(here, settings=here.settings.model_copy(update={"platform": "aws"}))
+    dataset = select(here, pipeline).dataset
+    features = fit(pipeline.spec, merge(subject.profiles(here, dataset)))
+    in_lake = subject.write_channels(here, pipeline, dataset, features).folder
+    scratch = audited.path / "scratch" / "artifacts" / "tumours" / "channels"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subject, "seal", refuse)
+        with pytest.raises(PlatformFailed, match="No space left"):
+            subject.write_channels(away, pipeline, dataset, features)
+    assert [] == list(scratch.iterdir())
+    aside = subject.write_channels(away, pipeline, dataset, features).folder
+
+    assert scratch / in_lake.name == aside
+    names = sorted(path.name for path in in_lake.iterdir())
+    assert names == sorted(path.name for path in aside.iterdir())
+    assert all((in_lake / n).read_bytes() == (aside / n).read_bytes() for n in names)
+    (aside / "train-00000.csv").write_bytes(b"1,2\n")
+    with pytest.raises(BadObject, match="was changed"):
+        subject.write_channels(away, pipeline, dataset, features)
+
+
+def refuse(*_):
+    """What a full disk says."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_scratch_folder_that_cannot_be_made_is_told(audited):
+    """With the folder's name, typed."""
+    platform = audited.platform
+    away = replace(platform, settings=platform.settings.model_copy(update={"platform": "aws"}))
+    (audited.path / "scratch").write_text("in the way")
+
+    with pytest.raises(PlatformFailed, match="could not be made"):
+        away.scratch("artifacts/x")
 
 
 def test_the_newest_channels_and_those_in_use_stay(tmp_path):

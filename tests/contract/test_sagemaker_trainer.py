@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -399,6 +401,20 @@ def test_another_job_of_the_name_is_a_conflict_wherever_it_is_asked(trained, job
     wanted, _, _ = trained
     with pytest.raises(Conflict, match="other hyperparameters"):
         platform.client().train(job(wanted.name, max_depth="5"), lambda _: None)
+
+
+def test_results_are_forgotten_but_those_in_use(platform):
+    """Only names that match, not the kept, not the newest; and what a killed process left."""
+    client, now = platform.client(), time.time()
+    ages = {"shop-a": 50, "shop-b": 40, "shop-c": 30, "other-d": 60, ".x.1": 10, ".x.2": 2e5}
+    for name, age in ages.items():
+        (client._scratch / name).mkdir(parents=True)
+        os.utime(client._scratch / name, (now - age, now - age))
+
+    assert 1 == client.tidy("shop-.", ["shop-a"], 1)
+
+    left = {path.name for path in client._scratch.iterdir()}
+    assert {"shop-a", "shop-c", "other-d", ".x.1"} == left
 
 
 def test_an_image_has_a_version_and_a_region():

@@ -60,8 +60,29 @@ SPOILS = {
         {"watched_logged": math.nan},
         {"watched_logged": math.inf, "watched_reproduced": math.inf},
         {"watched_reproduced": 0.2501},
+        {"watched_reproduced": 0.25002, "watched_rounding": 5e-6},
+        {"watched_reproduced": 0.25, "watched_rounding": 0.02},
     ],
 }
+
+
+def test_a_printed_metric_is_a_witness_within_its_digits():
+    """Its last digit may be off by half; where that hides differences it proves nothing."""
+    near = evidence(watched_reproduced=0.250014, watched_rounding=5e-6)
+    assert by_name(verdict(near))["witness"].passed
+    assert not by_name(verdict(replace(near, watched_rounding=0.0)))["witness"].passed
+    small = replace(
+        near,
+        task="regression",
+        y_test=near.y_test * 1e-4,
+        watched_logged=0.00004,
+        watched_reproduced=0.000041,
+    )
+
+    gate = by_name(verdict(small, spec("regression", {"metrics": {"rmse": {"max": 1}}})))["witness"]
+
+    assert not gate.passed
+    assert "too few digits" in gate.reason
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ REQUEST, OWNER = "ML_CONTROL_REQUEST", "ML_CONTROL_OWNER"
 TRIES = 50
 _USABLE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _ABSENT = re.compile(r"not found|could not find|cannot find|does not exist", re.IGNORECASE)
-_TAKEN = re.compile(r"already exists|duplicate|in use", re.IGNORECASE)
+_TAKEN = re.compile(r"already exist", re.IGNORECASE)
 LIVE, DONE = frozenset({"InProgress"}), frozenset({"Completed"})
 
 

@@ -33,14 +33,14 @@ def wait(
     """What AWS says of a job once it has ended. ``tell`` is called after every look.
 
     What ``tell`` raises comes through. Raises ``Retryable`` when AWS could not be asked several
-    times in a row, or refuses expired credentials; the job goes on, and the next caller adopts it.
+    times in a row, or refuses expired credentials: the job goes on, and the next caller adopts it;
+    and when AWS does not show the job several times in a row.
     """
-    pause, refused = pace.first, 0
+    pause, refused, absent = pace.first, 0, 0
     while True:
         try:
             told = look()
-            ended = told is not None and status(told) in _ENDED
-            refused = 0
+            refused, absent = 0, 0 if told is not None else absent + 1
         except Retryable as error:
             refused += 1
             code = str(error.detail.get("code", ""))
@@ -53,7 +53,9 @@ def wait(
                 ) from error
         else:
             tell()
-            if ended and told is not None:
+            if told is not None and status(told) in _ENDED:
                 return told
+            if absent > _PATIENCE:
+                raise Retryable(what, "is not known to AWS any more", "ask for it again")
         pace.sleep(pause)
         pause = min(pace.longest, pause * pace.growth)

@@ -124,7 +124,8 @@ def _train(
     channels = write_channels(
         platform, pipeline, dataset, features, _weights(spec, merged, features)
     )
-    name = partial(_job, pipeline, dataset, features, channels)
+    here = platform.settings.platform == "local"  # elsewhere the machine's memory is chosen
+    name = partial(_job, pipeline, dataset, features, channels, here)
     job = name(hyperparameters(pipeline, features))
     if job.external_memory:
         say(f"more than {spec.training.memory_mb} MB of numbers: trained from external memory")
@@ -207,11 +208,12 @@ def _job(
     dataset: Dataset,
     features: FeatureSpec,
     channels: Channels,
+    here: bool,  # noqa: FBT001 - bound by partial
     parameters: Mapping[str, str],
 ) -> TrainingJob:
     """The training job of these hyperparameters."""
     training = pipeline.spec.training
-    external = 4 * dataset.rows * features.width > training.memory_mb * 1_000_000
+    external = here and 4 * dataset.rows * features.width > training.memory_mb * 1_000_000
     return TrainingJob(
         name=job_name(pipeline, dataset, features, parameters, external=external),
         container=training.container,
