@@ -230,24 +230,20 @@ class Changes:
         with suppress(MlControlError):  # the deployment's own error is the one to tell
             found = self._described(wanted.endpoint)
             if found is not None and found["EndpointStatus"] in ("Creating", "Failed"):
-                self._deleted(turn, wanted.endpoint, self.times.give_up, wait_for_turn=False)
+                self._deleted(turn, wanted.endpoint, self.times.give_up)
 
-    def _deleted(
-        self, turn: Turn, real: str, timeout: float, *, wait_for_turn: bool = True
-    ) -> None:
+    def _deleted(self, turn: Turn, real: str, timeout: float) -> None:
         """Delete an endpoint and wait until it is gone; one that is being changed is waited for."""
         sagemaker, object = self._clients.client("sagemaker"), f"endpoint {real}"
         deadline, pause = time.monotonic() + timeout, self.times.poll
         while (found := self._described(real)) is not None:
             status = found["EndpointStatus"]
-            if status not in UNDER_WAY or (status == "Creating" and not wait_for_turn):
+            if status not in UNDER_WAY or status == "Creating":
                 try:
                     described(lambda: sagemaker.delete_endpoint(EndpointName=real), object)
                 except PlatformFailed as error:
                     if "in-progress" not in error.reason:
                         raise
-                    if not wait_for_turn:
-                        return  # the next deployment adopts it, or replaces it
             if time.monotonic() >= deadline:
                 raise Retryable(
                     object,

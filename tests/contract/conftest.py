@@ -162,6 +162,13 @@ def registries(two, clock):
     return tuple(Registry(tables, lease_seconds=30.0, clock=clock) for tables in two)
 
 
+@pytest.fixture
+def local_only(request):
+    """For promises about files and folders, which only the local platform has."""
+    if "aws" in request.node.callspec.params.values():
+        pytest.skip("about the local file system alone")
+
+
 @pytest.fixture(params=["local"])
 def place(request, tmp_path):
     """Each platform's place of arrivals; today the local one."""
@@ -180,9 +187,13 @@ def another():
     return Model(2, "v2")
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "aws"])
 def clients(request, tmp_path):
-    """Two clients of one platform; today the local one."""
+    """Two clients of one platform's endpoints."""
+    if request.param == "aws":
+        hosted = request.getfixturevalue("hosted")
+        yield hosted.control_plane(), hosted.control_plane()
+        return
     first, second = LocalEndpoints(tmp_path / "endpoints"), LocalEndpoints(tmp_path / "endpoints")
     yield first, second
     for name in first.names():
