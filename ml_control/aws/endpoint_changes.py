@@ -69,7 +69,7 @@ class Changes:
     def serve(self, turn: Turn, wanted: Wanted, archive: bytes, timeout: float) -> None:
         """Make the endpoint serve what is wanted. Raises as ``SageMakerEndpoints.deploy`` does."""
         found = self._described(wanted.endpoint)
-        if found is not None and self._serves(found, wanted, turn):
+        if found is not None and self._serves(found, wanted, archive, turn):
             self._mark(found, turn.token)
             return
         deadline = time.monotonic() + timeout
@@ -100,8 +100,8 @@ class Changes:
         self._turns.renew(turn, served=served, failed=None, stopped=True, wanted="")
         self._tidy(turn, real, set())
 
-    def _serves(self, found: dict[str, Any], wanted: Wanted, turn: Turn) -> bool:
-        """Whether exactly what is wanted serves, its bytes at their place unchanged.
+    def _serves(self, found: dict[str, Any], wanted: Wanted, archive: bytes, turn: Turn) -> bool:
+        """Whether exactly what is wanted serves. Its bytes are at their place then, proven.
 
         An endpoint on instances cannot become serverless. With the same model it is left as it is.
         """
@@ -122,7 +122,7 @@ class Changes:
             )
         if not same or (config != wanted.config and not shrinks):
             return False
-        self._parts.store_again(wanted, runs.key)
+        self._parts.store(wanted, archive)  # new machines would read it
         self._turns.renew(turn, served={**wanted.served, "config": config, "at": self._clock()},
                           failed=None, stopped=False)  # fmt: skip
         return True
@@ -236,20 +236,26 @@ class Changes:
         """Delete an endpoint and wait until it is gone; one that is being changed is waited for."""
         sagemaker, object = self._clients.client("sagemaker"), f"endpoint {real}"
         deadline, pause = time.monotonic() + timeout, self.times.poll
-        while (found := self._described(real)) is not None:
-            status = found["EndpointStatus"]
-            if status not in UNDER_WAY or status == "Creating":
-                try:
+        while True:
+            trouble = Retryable(
+                object,
+                f"could not be deleted within {timeout:g} s: it is being changed",
+                "wait until SageMaker has finished, then do it again",
+            )
+            try:
+                found = self._described(real)
+                if found is None:
+                    return
+                # One that is being created may be deleted, or may not yet.
+                if found["EndpointStatus"] not in UNDER_WAY - {"Creating"}:
                     described(lambda: sagemaker.delete_endpoint(EndpointName=real), object)
-                except PlatformFailed as error:
-                    if "in-progress" not in error.reason:
-                        raise
+            except PlatformFailed as error:
+                if "in-progress" not in error.reason:
+                    raise
+            except Retryable as error:
+                trouble = error  # throttled, or an answer was lost: the next look tells
             if time.monotonic() >= deadline:
-                raise Retryable(
-                    object,
-                    f"is still {status} after {timeout:g} s and cannot be deleted",
-                    "wait until SageMaker has finished, then do it again",
-                )
+                raise trouble
             self._sleep(pause)
             pause = min(pause * 1.5, self.times.longest_poll)
             self._turns.renew(turn)
