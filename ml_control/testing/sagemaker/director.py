@@ -38,6 +38,7 @@ class Plan:
     name: str = "*"
     times: int = 1
     detail: dict[str, Any] = field(default_factory=dict)
+    releases: int = 0  # how many there had been when this was planned
 
 
 class Director:
@@ -53,7 +54,7 @@ class Director:
         self._limits: dict[str, int] = {}
         self._shares = {"throttle": 0.0, "lose": 0.0, "delay": 0.0}
         self._delay = 0.0
-        self.hanging = threading.Event()  # set, and replaced, when what hangs may go on
+        self._releases = 0
 
     def fail(
         self,
@@ -159,8 +160,7 @@ class Director:
         """Everything that hangs goes on as if nothing had been."""
         with self._lock:
             self._plans = [plan for plan in self._plans if plan.kind != "hang"]
-            self.hanging.set()
-            self.hanging = threading.Event()
+            self._releases += 1
 
     def calls(self) -> dict[str, int]:
         """How often each operation was called, refused calls included."""
@@ -196,6 +196,11 @@ class Director:
                         self._plans.remove(plan)
                     return plan
         return None
+
+    def released(self, plan: Plan) -> bool:
+        """Whether what hangs by this plan may go on: everything was released since."""
+        with self._lock:
+            return self._releases > plan.releases
 
     def firing(self, alarms: list[str]) -> list[str]:
         """Those of these alarms that are in ALARM."""
@@ -237,6 +242,7 @@ class Director:
 
     def _add(self, plan: Plan) -> None:
         with self._lock:
+            plan.releases = self._releases
             self._plans.append(plan)
 
 

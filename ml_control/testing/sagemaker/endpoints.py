@@ -19,6 +19,7 @@ from ml_control.testing.sagemaker.state import Account, Record
 from ml_control.testing.sagemaker.tags import Tags
 
 KIND = "endpoint"
+_DRAIN_SECONDS = 3.0
 _SUMMARY = ("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
 _MOVING = ("Creating", "Updating", "RollingBack", "SystemUpdating", "Deleting")
 
@@ -195,7 +196,7 @@ class Endpoints:
                 record["LastDeploymentConfig"] = change.deployment
             record.pop("PendingDeploymentSummary", None)
             self._to(record, "InService")
-        end_all(old)
+        end_all(old, grace=_DRAIN_SECONDS)
 
     def _rolled_back(self, record: Record, reason: str) -> None:
         """The old servers were never gone; the endpoint is again what it was."""

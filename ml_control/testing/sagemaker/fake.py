@@ -70,6 +70,7 @@ class FakeSageMaker:
         )
         logs = Logs(lambda rest: f"arn:aws:logs:{region}:{account}:{rest}", clock)
         storage, tags = Storage(s3, region), Tags(self._account)
+        self._storage = storage
         world = self._account, logs, storage, self.director
         jobs = TrainingJobs(*world, tags, self.home)
         self._endpoints = Endpoints(self._account, Fleet(*world, self.home), self.director, tags)
@@ -102,6 +103,7 @@ class FakeSageMaker:
 
     def start(self) -> FakeSageMaker:
         """Answer requests from now on."""
+        _ = self._storage.client  # made while there is one thread
         self._server.start(self._application)
         self._started = True
         return self

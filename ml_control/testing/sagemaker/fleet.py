@@ -78,8 +78,7 @@ class Fleet:
             return
         if plan.kind in CAPACITY:
             raise Unhealthy(plan.detail["reason"] or CAPACITY[plan.kind])
-        released = self._director.hanging
-        while plan.kind == "hang" and not released.is_set():
+        while plan.kind == "hang" and not self._director.released(plan):
             if self._account.closing.wait(_POLL_SECONDS):
                 raise Closing
 
@@ -120,7 +119,7 @@ class Fleet:
         )
 
 
-def end_all(hosts: Mapping[str, Host]) -> None:
-    """End servers."""
+def end_all(hosts: Mapping[str, Host], grace: float = 0.0) -> None:
+    """End servers, each with so many seconds for the requests that it answers."""
     for host in hosts.values():
-        host.end()
+        host.end(grace)

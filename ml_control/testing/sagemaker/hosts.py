@@ -76,9 +76,9 @@ class Host:
         """Whether its process is gone, having said why."""
         return self._program.code() is not None
 
-    def end(self) -> None:
-        """End the process and drop its folder."""
-        self._program.end()
+    def end(self, grace: float = 0.0) -> None:
+        """End the process and drop its folder; with seconds of grace requests may finish."""
+        self._program.end(grace)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 from collections.abc import Callable
@@ -55,13 +56,14 @@ class Program:
         self._reader.join(timeout=10)
         return self._process.returncode
 
-    def end(self) -> None:
-        """End it and wait until it is gone."""
+    def end(self, grace: float = 0.0) -> None:
+        """End it and wait until it is gone; with seconds of grace it may finish what it does."""
         if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=3)
-            except subprocess.TimeoutExpired:
+            if grace:
+                self._process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout=grace)
+            if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait()
         self._reader.join(timeout=10)

@@ -14,8 +14,19 @@ from typing import Any
 
 from ml_control.testing.sagemaker.refused import Refused, invalid
 
-_JAVA = {r"\p{ASCII}": r"[\x00-\x7f]", r"\p{Print}": r"\x20-\x7e", r"\z": r"\Z", r"\A": ""}
-_JAVA |= {r"\p{L}": r"\w", r"\p{Z}": r"\s", r"\p{N}": r"\d"}  # as the keys of tags are told
+_MARKS = r"\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e\u0080-\U0010ffff"
+# What Java's patterns have and Python's have not, each somewhat wider than there.
+_JAVA = {
+    r"\p{ASCII}": r"[\x00-\x7f]",
+    r"\p{Print}": r"\x20-\x7e",
+    r"\p{Alnum}": "a-zA-Z0-9",
+    r"\p{L}": r"\w",
+    r"\p{N}": r"\d",
+    r"\p{Z}": r"\s",
+    **dict.fromkeys((r"\p{M}", r"\p{S}", r"\p{P}"), _MARKS),
+    r"\z": r"\Z",
+    r"\A": "",
+}
 # Called required, and not told by AWS before a job has written them.
 _NOT_YET = "null at 'modelArtifacts'"
 _SHOWN = 200  # characters of a refused value that are repeated
@@ -131,18 +142,27 @@ def _constraints(shape: Any, value: Any, path: str) -> list[str]:
         found.append(
             _said(value, path, f"must satisfy enum value set: [{', '.join(rules['enum'])}]")
         )
-    if "pattern" in rules and not _pattern(rules["pattern"]).fullmatch(value):
+    if "pattern" in rules and not _fits(rules["pattern"], value):
         found.append(
             _said(value, path, f"must satisfy regular expression pattern: {rules['pattern']}")
         )
     return found
 
 
+def _fits(pattern: str, value: str) -> bool:
+    compiled = _compiled(pattern)
+    return compiled is None or compiled.fullmatch(value) is not None
+
+
 @cache
-def _pattern(java: str) -> re.Pattern[str]:
+def _compiled(java: str) -> re.Pattern[str] | None:
+    """A pattern of the model; None for the few that Python cannot read, which judge nothing."""
     for theirs, ours in _JAVA.items():
         java = java.replace(theirs, ours)
-    return re.compile(java)
+    try:
+        return re.compile(java)
+    except re.error:
+        return None
 
 
 def _said(value: Any, path: str, rule: str) -> str:

@@ -22,14 +22,14 @@ class Storage:
         """``s3`` is an endpoint URL, or the keyword arguments of ``boto3.client("s3", ...)``."""
         given = {"endpoint_url": s3, **_CREDENTIALS} if isinstance(s3, str) else dict(s3)
         self.region = region
-        self._arguments = {"region_name": region, **given}
+        self._arguments = given
 
     @cached_property
     def client(self) -> Any:
-        """The boto3 client."""
+        """The boto3 client, safe for threads; to be made before there are several."""
         import boto3
 
-        return boto3.session.Session().client("s3", **self._arguments)
+        return boto3.client("s3", **{"region_name": self.region, **self._arguments})
 
     def keys(self, uri: str) -> list[str]:
         """URIs of the objects below a prefix, in order; folder marks are left out."""

@@ -117,8 +117,8 @@ class Run:
             if plan is not None and kind == "AlgorithmError":
                 said = plan.detail["reason"] or "framework error: it was told to fail"
                 raise _Ended("Failed", "Failed", f"AlgorithmError: {said}, exit code: 1")
-            if kind == "hang":
-                self._hang()
+            if plan is not None and kind == "hang":
+                self._hang(plan)
             elif kind == "MaxRuntimeExceeded":
                 raise _Ended("Stopped", "MaxRuntimeExceeded", "")
             else:
@@ -205,15 +205,14 @@ class Run:
             reason = f"AlgorithmError: {said}"[: _REASON - len(tail)] + tail
             raise _Ended("Failed", "Failed", reason)
 
-    def _hang(self) -> None:
+    def _hang(self, plan: Plan) -> None:
         """Train forever, but for the maximum runtime, which is scaled here."""
         self._log("[0]\ttrain-hanging:0.0")
         deadline = time.monotonic() + self._account.scaled(
             self._record["StoppingCondition"]["MaxRuntimeInSeconds"]
         )
-        released = self._director.hanging
         while time.monotonic() < deadline:
-            if released.is_set():
+            if self._director.released(plan):
                 return self._train(cut=False)
             if self._stop.is_set():
                 self._stopping()

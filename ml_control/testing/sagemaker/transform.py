@@ -125,7 +125,9 @@ class TransformJobs:
         return self._account.find(
             KIND,
             request["TransformJobName"],
-            lambda _: Refused("ResourceNotFound", "Could not find requested job."),
+            lambda _: invalid(
+                f"Could not find requested job with name: {request['TransformJobName']}"
+            ),
         )
 
     def _run(self, record: Record) -> None:
@@ -140,8 +142,7 @@ class TransformJobs:
             host = self._host(record)
             with self._account.lock:
                 record["TransformStartTime"] = self._account.clock()
-            released = self._director.hanging
-            while plan is not None and not released.is_set():
+            while plan is not None and not self._director.released(plan):
                 self._pause(record, self._account.times.starting)
             for uri, relative in self._objects(record):
                 self._one(record, host, uri, relative)
