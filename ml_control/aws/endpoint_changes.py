@@ -93,9 +93,11 @@ class Changes:
         """Delete the endpoint and everything noted of it."""
         found = self._described(real)
         served = turn.body.get("served")
-        if found is not None and not served:
+        if found is not None:
+            # What it holds now, if that is one of ours: a restored registry may know an older one.
             runs = self._parts.running(str(found.get("EndpointConfigName", "")))
-            served = {"model_version": runs.model_version, "archive_sha256": runs.archive}
+            if runs.archive or not served:
+                served = {"model_version": runs.model_version, "archive_sha256": runs.archive}
         self._deleted(turn, real, self.times.stop)
         self._turns.renew(turn, served=served, failed=None, stopped=True, wanted="")
         self._tidy(turn, real, set())

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ml_control.core.endpoint_failures import failure
 from ml_control.core.endpoint_steps import BROKEN, UNDER_WAY, Attempt, Look, next_step, seen
+from ml_control.core.rows import bodies
 from ml_control.errors import PlatformFailed, Retryable
 
 WANTED = "wanted"
@@ -125,3 +126,13 @@ def test_each_reason_of_sagemakers_has_its_kind_and_next_step(reason, kind, step
     assert (reason or "gives no reason") in error.reason
     assert "its log ends: Traceback" in error.reason
     assert step in error.next
+
+
+@given(st.lists(st.text("0123456789,.", min_size=1, max_size=40), max_size=60), st.integers(1, 200))
+def test_rows_are_cut_into_requests_of_whole_lines(rows, most):
+    """Every row is asked once, in order, and no request is larger than may be unless one row is."""
+    found = list(bodies(rows, most))
+
+    assert "".join(f"{row}\n" for row in rows).encode() == b"".join(found)
+    assert all(body.endswith(b"\n") for body in found)
+    assert all(len(body) <= most or body.count(b"\n") == 1 for body in found)
