@@ -274,6 +274,27 @@ def instance(
         yield found
 
 
+@pytest.fixture(scope="session")
+def fake_sagemaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A SageMaker that every test of this process shares; projects tell tests apart."""
+    from hosted import running_fake
+
+    with running_fake(tmp_path_factory.mktemp("sagemaker")) as fake:
+        yield fake
+
+
+@pytest.fixture
+def hosted(fake_sagemaker: Any, tmp_path: Path) -> Iterator[Any]:
+    """A project of this test's own on it; nothing of it may be left behind."""
+    from emulators import credentials
+    from hosted import Hosted
+
+    with credentials():
+        project = Hosted(fake_sagemaker, tmp_path)
+        yield project
+        project.end()
+
+
 @pytest.fixture
 def account() -> Iterator[Any]:
     """Settings of an AWS account of this test's own, on moto, with all its parts made."""

@@ -69,7 +69,7 @@ class Changes:
     def serve(self, turn: Turn, wanted: Wanted, archive: bytes, timeout: float) -> None:
         """Make the endpoint serve what is wanted. Raises as ``SageMakerEndpoints.deploy`` does."""
         found = self._described(wanted.endpoint)
-        if found is not None and self._serves(found, wanted, turn):
+        if found is not None and self._serves(found, wanted, archive, turn):
             self._mark(found, turn.token)
             return
         deadline = time.monotonic() + timeout
@@ -93,15 +93,17 @@ class Changes:
         """Delete the endpoint and everything noted of it."""
         found = self._described(real)
         served = turn.body.get("served")
-        if found is not None and not served:
+        if found is not None:
+            # What it holds now, if that is one of ours: a restored registry may know an older one.
             runs = self._parts.running(str(found.get("EndpointConfigName", "")))
-            served = {"model_version": runs.model_version, "archive_sha256": runs.archive}
+            if runs.archive or not served:
+                served = {"model_version": runs.model_version, "archive_sha256": runs.archive}
         self._deleted(turn, real, self.times.stop)
         self._turns.renew(turn, served=served, failed=None, stopped=True, wanted="")
         self._tidy(turn, real, set())
 
-    def _serves(self, found: dict[str, Any], wanted: Wanted, turn: Turn) -> bool:
-        """Whether exactly what is wanted serves, its bytes at their place unchanged.
+    def _serves(self, found: dict[str, Any], wanted: Wanted, archive: bytes, turn: Turn) -> bool:
+        """Whether exactly what is wanted serves. Its bytes are at their place then, proven.
 
         An endpoint on instances cannot become serverless. With the same model it is left as it is.
         """
@@ -122,7 +124,7 @@ class Changes:
             )
         if not same or (config != wanted.config and not shrinks):
             return False
-        self._parts.store_again(wanted, runs.key)
+        self._parts.store(wanted, archive)  # new machines would read it
         self._turns.renew(turn, served={**wanted.served, "config": config, "at": self._clock()},
                           failed=None, stopped=False)  # fmt: skip
         return True
@@ -230,30 +232,32 @@ class Changes:
         with suppress(MlControlError):  # the deployment's own error is the one to tell
             found = self._described(wanted.endpoint)
             if found is not None and found["EndpointStatus"] in ("Creating", "Failed"):
-                self._deleted(turn, wanted.endpoint, self.times.give_up, wait_for_turn=False)
+                self._deleted(turn, wanted.endpoint, self.times.give_up)
 
-    def _deleted(
-        self, turn: Turn, real: str, timeout: float, *, wait_for_turn: bool = True
-    ) -> None:
+    def _deleted(self, turn: Turn, real: str, timeout: float) -> None:
         """Delete an endpoint and wait until it is gone; one that is being changed is waited for."""
         sagemaker, object = self._clients.client("sagemaker"), f"endpoint {real}"
         deadline, pause = time.monotonic() + timeout, self.times.poll
-        while (found := self._described(real)) is not None:
-            status = found["EndpointStatus"]
-            if status not in UNDER_WAY or (status == "Creating" and not wait_for_turn):
-                try:
+        while True:
+            trouble = Retryable(
+                object,
+                f"could not be deleted within {timeout:g} s: it is being changed",
+                "wait until SageMaker has finished, then do it again",
+            )
+            try:
+                found = self._described(real)
+                if found is None:
+                    return
+                # One that is being created may be deleted, or may not yet.
+                if found["EndpointStatus"] not in UNDER_WAY - {"Creating"}:
                     described(lambda: sagemaker.delete_endpoint(EndpointName=real), object)
-                except PlatformFailed as error:
-                    if "in-progress" not in error.reason:
-                        raise
-                    if not wait_for_turn:
-                        return  # the next deployment adopts it, or replaces it
+            except PlatformFailed as error:
+                if "in-progress" not in error.reason:
+                    raise
+            except Retryable as error:
+                trouble = error  # throttled, or an answer was lost: the next look tells
             if time.monotonic() >= deadline:
-                raise Retryable(
-                    object,
-                    f"is still {status} after {timeout:g} s and cannot be deleted",
-                    "wait until SageMaker has finished, then do it again",
-                )
+                raise trouble
             self._sleep(pause)
             pause = min(pause * 1.5, self.times.longest_poll)
             self._turns.renew(turn)

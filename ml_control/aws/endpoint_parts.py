@@ -142,12 +142,6 @@ class Parts:
                 self._lake.put(wanted.key, archive)
         self._lake.verified(wanted.key, wanted.archive)
 
-    def store_again(self, wanted: Wanted, key: str) -> None:
-        """Prove the archive of what serves; new machines would read it."""
-        if key != wanted.key:
-            return
-        self._lake.verified(key, wanted.archive)
-
     def make(self, wanted: Wanted, token: int) -> None:
         """The model and the configuration, unless they are there."""
         tags = _tags(

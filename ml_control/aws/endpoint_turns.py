@@ -12,11 +12,11 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ml_control.errors import Conflict
+from ml_control.errors import Conflict, Retryable
 from ml_control.ports import Item, Put, Table, Tables
 
 _TABLE: Table = "control-ledger"
@@ -130,10 +130,9 @@ class Turns:
             self._sleep(min(_POLL_SECONDS, max(0.01, deadline - time.monotonic())))
 
     def _give_back(self, turn: Turn) -> None:
-        try:
+        # It may have been taken over; if it cannot be written, it runs out.
+        with suppress(Conflict, Retryable):
             self._write(turn.name, {**turn.body, "holder": "", "until": 0.0}, turn.version)
-        except Conflict:
-            return  # it was taken over
 
     def _write(self, name: str, body: Mapping[str, Any], version: int) -> None:
         item = Item(pk=_pk(name), sk=_ITEM, body=body, index=_INDEX)

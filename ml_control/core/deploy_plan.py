@@ -30,7 +30,7 @@ TRIALS_AT_MOST = 750  # trainings of one tuning job
 LONGEST_JOB = 28 * 86400.0
 LONGEST_SEARCH = 15_768_000.0
 SHARD_BYTES = 256 << 20  # a training channel goes on in another file after so much
-STREAM_ROWS = 500  # of one request that the consumer of a stream makes
+USUAL_ROWS = 500  # callers send so many at once and expect an answer
 _SHARE = 100  # capture and canary are whole percentages
 
 
@@ -228,7 +228,7 @@ def _payload(spec: PipelineSpec, hosting: Hosting) -> Iterator[Finding]:
             f"{megabytes} MB that the endpoint takes in a request",
             "make the images smaller" if at == "source.image" else "use fewer features",
         )
-    elif 4 * width * STREAM_ROWS > limit:
+    elif 4 * width * USUAL_ROWS > limit:
         fit = max(1, limit // (4 * width))
         yield _warning(
             at,

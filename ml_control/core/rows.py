@@ -57,3 +57,18 @@ def _text(value: float) -> str:
         if struct.unpack("<f", struct.pack("<f", float(text)))[0] == value:
             return text
     return repr(value)
+
+
+def bodies(rows: Sequence[str], most: int) -> Iterator[bytes]:
+    """Rows as requests of whole lines, each of at most so many bytes unless it is a single row."""
+    lines: list[bytes] = []
+    size = 0
+    for row in rows:
+        line = row.encode() + b"\n"
+        if lines and size + len(line) > most:
+            yield b"".join(lines)
+            lines, size = [], 0
+        lines.append(line)
+        size += len(line)
+    if lines:
+        yield b"".join(lines)

@@ -86,9 +86,13 @@ def another():
     return Model(2, "v2")
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "aws"])
 def clients(request, tmp_path):
-    """Two clients of one platform; today the local one."""
+    """Two clients of one platform's endpoints."""
+    if request.param == "aws":
+        hosted = request.getfixturevalue("hosted")
+        yield hosted.control_plane(), hosted.control_plane()
+        return
     first, second = LocalEndpoints(tmp_path / "endpoints"), LocalEndpoints(tmp_path / "endpoints")
     yield first, second
     for name in first.names():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import numpy as np
 import psutil
@@ -43,9 +44,23 @@ def servers(folder):
     for process in psutil.process_iter(["pid", "cmdline", "status"]):
         command = " ".join(process.info["cmdline"] or [])
         running = process.info["status"] != psutil.STATUS_ZOMBIE
-        if running and "ml_control.serving.endpoint" in command and str(folder) in command:
+        serves = "ml_control.serving.endpoint" in command or "xgboost_container" in command
+        if running and serves and str(folder) in command:
             found.append(process.info["pid"])
     return found
+
+
+def serving(state):
+    """What tells one deployment from another: its process, or its configuration."""
+    return state.detail["pid"] if "pid" in state.detail else state.detail["config"]
+
+
+def alone(client):
+    """Wait until one server is left: on SageMaker the old ones end after the new ones serve."""
+    deadline = time.monotonic() + (0.0 if client.on_this_machine else WAIT)
+    while len(servers(client._root)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return 1 == len(servers(client._root))
 
 
 def deploy(client, model, name="income-a"):

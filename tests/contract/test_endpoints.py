@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -10,11 +11,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
-from endpoint_models import TAG, WAIT, deploy, folder_of, kill, predictions, servers
+from endpoint_models import TAG, WAIT, alone, deploy, folder_of, kill, predictions, servers, serving
 
 from ml_control.core.artifact import pack
 from ml_control.core.digests import sha256
 from ml_control.errors import InvalidSpec, PlatformFailed, Retryable
+
+# How a model that does not load is refused: by our server, and by SageMaker.
+REFUSED = {
+    True: "refused to start: NotProven",
+    False: "did not pass the ping health check|Failed to extract model data archive",
+}
 
 
 def test_a_deployed_model_answers_like_the_booster(clients, one):
@@ -74,15 +81,15 @@ def test_a_broken_archive_leaves_the_old_model_serving(clients, one, archive):
     """A deployment that fails says why, and what served before serves on."""
     before = deploy(clients[0], one)
 
-    with pytest.raises(PlatformFailed, match="refused to start: NotProven"):
+    with pytest.raises(PlatformFailed, match=REFUSED[clients[0].on_this_machine]):
         clients[0].deploy("income-a", archive, "v9", TAG, WAIT)
 
     after = clients[1].describe("income-a")
     assert (after.state, after.model_version) == ("InService", "v1")
-    assert before.detail["pid"] == after.detail["pid"]
+    assert serving(before) == serving(after)
     assert after.detail["last_failure"]["model_version"] == "v9"
     assert one.want == predictions(clients[1], one)
-    assert len(servers(clients[0]._root)) == 1
+    assert alone(clients[0])
 
 
 def test_an_endpoint_that_never_served_is_failed(clients, one):
@@ -92,7 +99,7 @@ def test_an_endpoint_that_never_served_is_failed(clients, one):
 
     state = clients[1].describe("income-a")
     assert (state.state, state.model_version) == ("Failed", "v9")
-    assert "refused to start" in state.reason
+    assert re.search(REFUSED[clients[0].on_this_machine], state.reason)
     assert deploy(clients[1], one).state == "InService"
 
 
@@ -104,6 +111,7 @@ def test_a_server_that_does_not_answer_in_time_is_given_up(clients, one):
     assert servers(clients[0]._root) == []
 
 
+@pytest.mark.usefixtures("local_only")
 def test_a_killed_server_is_brought_back(clients, one):
     """kill -9, then deploy: the same model answers again, and until then it is told as Failed."""
     deploy(clients[0], one)
@@ -186,6 +194,7 @@ class Stranger(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.mark.usefixtures("local_only")
 def test_a_stranger_on_the_port_is_not_believed(clients, one):
     """When another program answers on the server's port, its answers are not taken."""
     deploy(clients[0], one)
@@ -206,7 +215,7 @@ def test_a_stranger_on_the_port_is_not_believed(clients, one):
             serving.join()
 
     assert one.want == predictions(clients[1], one)
-    assert len(servers(clients[0]._root)) == 1
+    assert alone(clients[0])
 
 
 @pytest.mark.parametrize("tag", ["1.5-1", "1.7-1", "3.0-5"])
@@ -214,6 +223,9 @@ def test_an_older_container_serves_in_its_own_version(clients, tmp_path, tag):
     """A container's model is served by its own XGBoost, with that version's predictions."""
     from ml_control.core.containers import container
     from ml_control.environments import python_for
+
+    if not clients[0].on_this_machine and tag != "1.7-1":
+        pytest.skip("one is enough here: the fake's own suite serves them all")
 
     kind = "json" if tag == "1.5-1" else "ubj"
     script = (
@@ -232,6 +244,7 @@ def test_an_older_container_serves_in_its_own_version(clients, tmp_path, tag):
     assert json.loads(done.stdout.splitlines()[-1]) == [float(line) for line in reply.body.split()]
 
 
+@pytest.mark.usefixtures("local_only")
 def test_servers_listen_on_loopback_only(clients, one):
     """Nobody outside this machine can reach a server."""
     pid = deploy(clients[0], one).detail["pid"]

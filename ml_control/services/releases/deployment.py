@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_control.core.hosting import start_seconds
+from ml_control.core.hosting import SERVERLESS_BYTES, start_seconds
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Lease, Rollout, Variant
 from ml_control.core.rollout import (
@@ -17,6 +17,7 @@ from ml_control.core.rollout import (
     variant_of,
 )
 from ml_control.core.rollout.policy import released
+from ml_control.core.rows import bodies
 from ml_control.core.tolerance import allowed, scale_of
 from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed, Retryable
 from ml_control.platform import Platform
@@ -294,15 +295,16 @@ def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
     Gives the number of rows. Raises ``PlatformFailed`` naming the first that differs.
     """
     rows: list[str] = proven.golden["rows"]
-    body = ("\n".join(rows) + "\n").encode()
-    reply = platform.endpoints.invoke(name, body, "text/csv", "text/csv")
-    if reply.status != 200:
-        raise PlatformFailed(
-            f"endpoint {name}",
-            f"answered its golden records with status {reply.status}: {reply.body[:300]!r}",
-            "see the server's log; the earlier variant serves on",
-        )
-    answers = parse_predictions(reply.body)
+    answers: list[list[float]] = []
+    for body in bodies(rows, SERVERLESS_BYTES):
+        reply = platform.endpoints.invoke(name, body, "text/csv", "text/csv")
+        if reply.status != 200:
+            raise PlatformFailed(
+                f"endpoint {name}",
+                f"answered its golden records with status {reply.status}: {reply.body[:300]!r}",
+                "see the server's log; the earlier variant serves on",
+            )
+        answers += parse_predictions(reply.body)
     expected: list[list[float]] = proven.golden["predictions"]
     difference = first_difference(expected, answers)
     if difference is not None:
@@ -361,18 +363,21 @@ def predict(
     proven = require_once_proven(platform, pipeline, entry.model_version)
     features = FeatureSpec.model_validate_json(proven.features)
     rows = [csv_row(features.encode_record(record)) for record in records]
-    reply = platform.endpoints.invoke(entry.endpoint, ("\n".join(rows) + "\n").encode())
-    if reply.status != 200:
-        raise PlatformFailed(
-            f"endpoint {entry.endpoint}",
-            f"status {reply.status}: {reply.body[:300].decode(errors='replace')}",
-            "correct the records",
-        )
+    answers: list[list[float]] = []
+    for body in bodies(rows, SERVERLESS_BYTES):
+        reply = platform.endpoints.invoke(entry.endpoint, body)
+        if reply.status != 200:
+            raise PlatformFailed(
+                f"endpoint {entry.endpoint}",
+                f"status {reply.status}: {reply.body[:300].decode(errors='replace')}",
+                "correct the records",
+            )
+        answers += parse_predictions(reply.body)
     return {
         "request_id": secrets.token_hex(8),
         "variant": live,
         "model_version": entry.model_version,
-        "predictions": [features.decode(row) for row in parse_predictions(reply.body)],
+        "predictions": [features.decode(row) for row in answers],
     }
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ml_control.core.features import FeatureSpec, csv_row
+from ml_control.core.hosting import SERVERLESS_BYTES
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Lease, Rollout
+from ml_control.core.rows import bodies
 from ml_control.core.tolerance import allowed
 from ml_control.errors import BadObject, PlatformFailed, Retryable
 from ml_control.platform import Platform
@@ -109,11 +111,14 @@ def _ask(
     for record in _json_list(asked.records or b"[]"):
         known = {name: value for name, value in record.items() if name not in masked}
         rows.append(csv_row(features.encode_record(known)))
-    reply = platform.endpoints.invoke(endpoint, ("\n".join(rows) + "\n").encode())
-    if reply.status != 200:
-        said = reply.body[:200].decode(errors="replace")
-        raise PlatformFailed(endpoint, f"status {reply.status}: {said}", "see the server's log")
-    return [features.decode(row) for row in parse_predictions(reply.body)]
+    answers: list[list[float]] = []
+    for body in bodies(rows, SERVERLESS_BYTES):  # it may have been asked where more was taken
+        reply = platform.endpoints.invoke(endpoint, body)
+        if reply.status != 200:
+            said = reply.body[:200].decode(errors="replace")
+            raise PlatformFailed(endpoint, f"status {reply.status}: {said}", "see the server's log")
+        answers += parse_predictions(reply.body)
+    return [features.decode(row) for row in answers]
 
 
 def _compare(tally: _Tally, asked: Prediction, answers: Sequence[dict[str, Any]]) -> None:
