@@ -1,8 +1,9 @@
 """DynamoDB's transactions on moto as DynamoDB makes them.
 
 moto checks and writes action by action, puts whole tables back when one fails, together with what
-others wrote meanwhile, and does not know request tokens. With :func:`atomic_transactions` conditions
-are checked before anything is written, requests do not mix, and a token stands for one transaction.
+others wrote meanwhile, and does not know request tokens. With :func:`atomic_transactions`
+conditions are checked before anything is written, requests do not mix, and a token stands for one
+transaction.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def atomic_transactions() -> None:
     from moto.dynamodb.models import DynamoDBBackend
     from moto.dynamodb.responses import DynamoHandler
 
-    if getattr(DynamoDBBackend, "atomic", False):
+    if DynamoDBBackend.transact_write_items is _transact:
         return
     call, transact = DynamoHandler.call_action, DynamoHandler.transact_write_items
 
@@ -48,10 +49,9 @@ def atomic_transactions() -> None:
             _done[token] = asked
         return answer
 
-    DynamoHandler.call_action = call_action
-    DynamoHandler.transact_write_items = transact_write_items
-    DynamoDBBackend.transact_write_items = _transact
-    DynamoDBBackend.atomic = True
+    DynamoHandler.call_action = call_action  # type: ignore[method-assign]
+    DynamoHandler.transact_write_items = transact_write_items  # type: ignore[method-assign]
+    DynamoDBBackend.transact_write_items = _transact  # type: ignore[method-assign]
 
 
 def _transact(self: Any, transact_items: list[dict[str, Any]]) -> None:
@@ -80,7 +80,7 @@ def _transact(self: Any, transact_items: list[dict[str, Any]]) -> None:
             self.delete_item(name, key)
             if item is not None:
                 self.put_item(name, item.to_json()["Attributes"])
-        refused = [(None, None, None)] * len(keys)
+        refused: list[Any] = [(None, None, None)] * len(keys)
         refused[done] = ("ValidationError", str(getattr(error, "message", error)), None)
         raise TransactionCanceledException(refused) from error
 

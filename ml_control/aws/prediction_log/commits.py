@@ -53,6 +53,9 @@ class Commits:
                 self._head = head
                 if refused.moved or isinstance(refused, Missing):
                     self._head = read_head(refused.head) if refused.head else None
+                if refused.taken and not careful:  # an id is not new: look at once
+                    careful = True
+                    continue
                 if time.monotonic() >= deadline:
                     raise self._given_up(refused) from refused
             except Retryable:

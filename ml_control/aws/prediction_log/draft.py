@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_control.aws.prediction_log.counting import Counts
 from ml_control.aws.prediction_log.groups import Group, get_groups, group_items
-from ml_control.aws.prediction_log.head import Head, head_item
+from ml_control.aws.prediction_log.head import RECENT, Head, head_item
 from ml_control.aws.prediction_log.keys import Key, Keys
 from ml_control.aws.prediction_log.known import Known
 from ml_control.aws.prediction_log.store import ACTIONS, SUBJECT, Store, key_item
@@ -37,7 +37,7 @@ class Seen:
     They are never taken back but when the head says that entities were forgotten.
     """
 
-    def __init__(self, most: int = 200_000) -> None:
+    def __init__(self, most: int = 50_000) -> None:
         self._most, self._forgets = most, -1
         self.judged: dict[Key, bool] = {}
 
@@ -206,4 +206,4 @@ class Draft:
         """The head after this commit; what it learnt of entities is kept."""
         self.seen.judged |= self.exposed
         recent = (self.commit, *self.before.recent)
-        return replace(self.head, recent=recent[:24])
+        return replace(self.head, recent=recent[:RECENT])
