@@ -16,6 +16,7 @@ NAMES = (
     "training",
     "experiment",
     "log",
+    "aws_log",
     "policies",
     "gateway",
     "assignment",

@@ -58,7 +58,7 @@ def _shared(url: str, place: int) -> Clients:
 class DynamoLogs:
     """The table of an account that has no other, on moto; ``dynamodb`` is a client of it."""
 
-    rounds = 12
+    rounds = 8
 
     def __init__(self, url: str | None = None) -> None:
         """``url``: where DynamoDB answers; this process's moto server."""

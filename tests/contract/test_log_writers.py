@@ -285,5 +285,5 @@ TestLogMachine.settings = settings(
 )
 TestDynamoLogMachine = DynamoLogMachine.TestCase
 TestDynamoLogMachine.settings = settings(
-    TestLogMachine.settings, max_examples=5, stateful_step_count=15
+    TestLogMachine.settings, max_examples=4, stateful_step_count=15
 )

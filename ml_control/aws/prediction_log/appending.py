@@ -36,13 +36,13 @@ def load(draft: Draft, units: Sequence[Unit], *, careful: bool) -> None:
             draft.exposed[key] = draft.seen.judged[key]
         else:
             keys.add(key)
-    found = draft.store.get([*keys, *(draft.keys.request(id) for id in ids)])
+    found = draft.loaded.read([*keys, *(draft.keys.request(id) for id in ids)])
     _note_exposed(draft, found)
     for id in ids:
         item = found.get(draft.keys.request(id))
         draft.known[id] = read_known(id, item, draft.before.floor, draft.now)
     for entry in entries:
-        draft.known.setdefault(entry.id, Known(entry.id, unread=True))
+        draft.known.setdefault(entry.id, Known(entry.id))
     _load_more(draft, tellings, entries, found)
 
 
@@ -68,12 +68,11 @@ def _load_more(
             chunks |= {(known.id, chunk) for chunk in range(1, known.more + 1)}
             if (key := _seen(draft, entry)) is not None:
                 more.add(key)
-    again = draft.store.get([*more, *(draft.keys.request(*one) for one in chunks)])
+    again = draft.loaded.read([*more, *(draft.keys.request(*one) for one in chunks)])
     _note_exposed(draft, again)
     for id, chunk in chunks:
         draft.known[id].told[chunk] = read_told(again.get(draft.keys.request(id, chunk)))
-    if lasts:
-        draft.load_groups(lasts)
+    draft.groups = draft.loaded.groups(lasts)
 
 
 def _seen(draft: Draft, entry: Entry) -> Key | None:

@@ -12,9 +12,12 @@ from ml_control.aws.prediction_log.draft import Draft, Full, Seen
 from ml_control.aws.prediction_log.entries import Step, Unit
 from ml_control.aws.prediction_log.head import Head, new_head, read_head
 from ml_control.aws.prediction_log.keys import Keys
+from ml_control.aws.prediction_log.loaded import Loaded
 from ml_control.aws.prediction_log.outcomes import Missing
 from ml_control.aws.prediction_log.store import ACTIONS, Refused, Store, pause
 from ml_control.errors import BadObject, MlControlError, Retryable, Unknown
+
+_AT_ONCE = 1  # the attempt whose pause is next to nothing
 
 
 class Commits:
@@ -33,6 +36,7 @@ class Commits:
         """
         deadline = time.monotonic() + self._patience
         lost: dict[str, tuple[Draft, list[Any]]] = {}
+        loaded: Loaded | None = None
         careful, attempt = False, 0
         while True:
             head = self._head or self._read()
@@ -42,7 +46,9 @@ class Commits:
                 draft.committed()
                 self._head = head
                 return answers
-            draft = Draft(self._store, self._keys, head, self._seen, self._days)
+            if loaded is None or loaded.forgets != head.forgets:
+                loaded = Loaded(self._store, self._keys, head.forgets)
+            draft = Draft(loaded, head, self._seen, self._days)
             try:
                 answers = self._draft(draft, units, careful=careful)
                 if draft.changes:
@@ -50,19 +56,21 @@ class Commits:
                     self._head = draft.committed()
                 return answers
             except Refused as refused:
-                self._head = head
-                if refused.moved or isinstance(refused, Missing):
-                    self._head = read_head(refused.head) if refused.head else None
-                if time.monotonic() >= deadline:
+                self._head = read_head(refused.head) if refused.head else None
+                if not refused.moved:
+                    loaded = None
+                if time.monotonic() >= deadline and (careful or not refused.taken):
                     raise self._given_up(refused) from refused
+                careful = careful or refused.taken
+                if refused.moved or refused.taken:  # another one was faster: at once again
+                    attempt = min(attempt, _AT_ONCE)
             except Retryable:
-                self._head = None
+                self._head, loaded, careful = None, None, True
                 if draft.commit not in lost or time.monotonic() >= deadline:
                     raise
             except MlControlError:
                 self._head = None
                 raise
-            careful = True
             pause(attempt)
             attempt += 1
 

@@ -59,12 +59,10 @@ class Counts:
         yield self._keys.minute(int(p.at // 60)), p.assigned
         yield self._keys.hour(int(p.at // 3600)), p.assigned
 
-    def updates(self, days: float) -> list[tuple[Key, dict[str, Any]]]:
-        """The changes by item, as an ``Update`` takes them."""
+    def updates(self, days: float) -> list[dict[str, Any]]:
+        """The changes, as an ``Update`` takes them."""
         now = time.time()
-        return [
-            (key, self._update(key, sums, now, days)) for key, sums in sorted(self._sums.items())
-        ]
+        return [self._update(key, sums, now, days) for key, sums in sorted(self._sums.items())]
 
     def _update(self, key: Key, sums: Counter[str], now: float, days: float) -> dict[str, Any]:
         adds: dict[str, str] = {name: str(count) for name, count in sums.items()}

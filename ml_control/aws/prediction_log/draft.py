@@ -1,9 +1,8 @@
 """One commit in the making: what it read, what it changes, and the actions that it becomes.
 
-Everything is read after the head, and the commit is refused if the head was moved meanwhile; so
-what was read still holds when it is written, and no item but the head needs a condition. Ids of
-requests are an exception: they are not even read, for nearly all are new. That an id is not there
-is a condition then, and only a commit that was refused is drafted anew with care.
+The commit is refused if the head was moved meanwhile, or if an item is not as it was read. Ids of
+requests are not even read, for nearly all are new: that an id is not there is a condition, and only
+a commit that was refused for it is drafted anew with care.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from dataclasses import replace
 from typing import Any
 
 from ml_control.aws.prediction_log.counting import Counts
-from ml_control.aws.prediction_log.groups import Group, get_groups, group_items
-from ml_control.aws.prediction_log.head import Head, head_item
-from ml_control.aws.prediction_log.keys import Key, Keys
+from ml_control.aws.prediction_log.groups import Group, group_items
+from ml_control.aws.prediction_log.head import RECENT, Head, head_item
+from ml_control.aws.prediction_log.keys import Key
 from ml_control.aws.prediction_log.known import Known
-from ml_control.aws.prediction_log.store import ACTIONS, SUBJECT, Store, key_item
-from ml_control.aws.prediction_log.values import PART, Item, bundled, squeezed
+from ml_control.aws.prediction_log.loaded import REVISION, Loaded
+from ml_control.aws.prediction_log.store import ACTIONS, key_item, key_of
+from ml_control.aws.prediction_log.values import PART, Item, bundled, squeezed, text
 from ml_control.errors import BadObject
 
 _SIZE = 2 << 20  # bytes before compression of a commit of several; DynamoDB takes 4 MB
@@ -37,7 +37,7 @@ class Seen:
     They are never taken back but when the head says that entities were forgotten.
     """
 
-    def __init__(self, most: int = 200_000) -> None:
+    def __init__(self, most: int = 50_000) -> None:
         self._most, self._forgets = most, -1
         self.judged: dict[Key, bool] = {}
 
@@ -51,8 +51,9 @@ class Seen:
 class Draft:
     """A commit on top of a head."""
 
-    def __init__(self, store: Store, keys: Keys, head: Head, seen: Seen, days: float) -> None:
-        self.store, self.keys, self.before, self.days = store, keys, head, days
+    def __init__(self, loaded: Loaded, head: Head, seen: Seen, days: float) -> None:
+        self.loaded, self.keys, self.before, self.days = loaded, loaded.keys, head, days
+        self._table = loaded.store.table
         self.head = head
         self.commit = secrets.token_hex(8)
         self.now = time.time()
@@ -61,7 +62,8 @@ class Draft:
         self.known: dict[str, Known] = {}
         self.exposed: dict[Key, bool] = {}  # exposed entities: whether judged
         self.groups: dict[int, Group] = {}  # of requests, by last offset
-        self.counts = Counts(keys)
+        self.updates: list[dict[str, Any]] = []
+        self.counts = Counts(self.keys)
         self.puts: dict[Key, Item] = {}
         self.deletes: set[Key] = set()
         self._changed: set[Key] = set()  # of ``exposed``
@@ -87,7 +89,7 @@ class Draft:
         """Actions so far, at most; the three groups count from the start."""
         groups = sum(size // PART + 1 for size in self._sizes)
         chunks = sum(len(self.known[id].changed) for id in self._ids)
-        own = len(self.puts) + len(self.deletes) + len(self._changed)
+        own = len(self.puts) + len(self.deletes) + len(self._changed) + len(self.updates)
         return 1 + groups + chunks + own + len(self.counts)
 
     @property
@@ -126,33 +128,25 @@ class Draft:
         self.exposed[key] = judged
         self._changed.add(key)
 
-    def group_of(self, known: Known) -> Group | None:
-        """The group of a logged request, if it was there when it was looked for."""
-        return self.groups.get(known.last)
-
-    def load_groups(self, lasts: Iterable[int]) -> None:
-        """Read groups of requests."""
-        found = get_groups(self.store, self.keys, (("requests", last) for last in lasts))
-        self.groups |= {last: group for (_, last), group in found.items()}
-
     def actions(self) -> list[dict[str, Any]]:
         """The transaction; the head comes first. Raises ``BadObject`` for what no item holds."""
-        puts = [*self._groups()]
+        written: list[Item] = []  # in the place of what was read
         for id in self._ids:
             known = self.known[id]
             if known.commit == self.commit:
                 known.last = self.head.next - 1
-            puts += [known.item(self.keys, chunk) for chunk in sorted(known.changed)]
-        puts += [{**key_item(key), "Judged": {"BOOL": self.exposed[key]}} for key in self._changed]
-        puts += self.puts.values()
-        unread = {self.keys.request(id) for id in self._ids if self.known[id].unread}
-        actions = [self._put(item, unread) for item in puts]
-        table = self.store.table
-        actions += [
-            {"Update": {"TableName": table, **update}}
-            for _, update in self.counts.updates(self.days)
+            written += [known.item(self.keys, chunk) for chunk in sorted(known.changed)]
+        written += [
+            {**key_item(key), "Judged": {"BOOL": self.exposed[key]}} for key in self._changed
         ]
-        actions += [{"Delete": {"TableName": table, "Key": key_item(key)}} for key in self.deletes]
+        actions = [
+            self._put({**item, REVISION: text(self.commit)}, **self.loaded.condition(key_of(item)))
+            for item in written
+        ]
+        actions += [self._put(item) for item in [*self._groups(), *self.puts.values()]]
+        updates = [*self.updates, *self.counts.updates(self.days)]
+        actions += [{"Update": {"TableName": self._table, **update}} for update in updates]
+        actions += [self._delete(key) for key in self.deletes]
         if len(actions) >= ACTIONS:
             raise BadObject(
                 self.keys.subject, f"{len(actions)} items would change in one commit, of {ACTIONS}",
@@ -160,18 +154,18 @@ class Draft:
             )  # fmt: skip
         return [self._head(), *actions]
 
-    def _put(self, item: Item, unread: set[Key]) -> dict[str, Any]:
+    def _delete(self, key: Key) -> dict[str, Any]:
+        condition = self.loaded.condition(key) if "#id#" in key[0] else {}
+        return {"Delete": {"TableName": self._table, "Key": key_item(key), **condition}}
+
+    def _put(self, item: Item, **condition: Any) -> dict[str, Any]:
         size = sum(len(value.get("B", b"")) for value in item.values())
         if size > _LARGEST:
             raise BadObject(
                 self.keys.subject, f"{size} bytes of outcomes of one request are too many",
                 "tell outcomes as labels or numbers",
             )  # fmt: skip
-        put: dict[str, Any] = {"TableName": self.store.table, "Item": item}
-        if (item[SUBJECT]["S"], item["Item"]["S"]) in unread:
-            put["ConditionExpression"] = "attribute_not_exists(#s)"
-            put["ExpressionAttributeNames"] = {"#s": SUBJECT}
-        return {"Put": put}
+        return {"Put": {"TableName": self._table, "Item": item, **condition}}
 
     def _groups(self) -> Iterable[Item]:
         last, joined = self.head.next - 1, self.head.next_joined - 1
@@ -189,7 +183,7 @@ class Draft:
 
     def _head(self) -> dict[str, Any]:
         put: dict[str, Any] = {
-            "TableName": self.store.table,
+            "TableName": self._table,
             "Item": head_item(self.keys.head, self.head, self.commit),
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
@@ -206,4 +200,4 @@ class Draft:
         """The head after this commit; what it learnt of entities is kept."""
         self.seen.judged |= self.exposed
         recent = (self.commit, *self.before.recent)
-        return replace(self.head, recent=recent[:24])
+        return replace(self.head, recent=recent[:RECENT])

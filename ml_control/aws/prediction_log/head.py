@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from ml_control.aws.prediction_log.keys import Key
 from ml_control.aws.prediction_log.values import Item, integer, number, string, text
+from ml_control.errors import Unknown
 from ml_control.ports import LogState
 
+FORM = 1  # of the items; another one is refused
 _A_SECOND = 1 << 13  # offsets that a second of the clock stands for
-_RECENT = 24
+RECENT = 24  # commits that the head remembers
 _NUMBERS = {
     "next": "Next", "next_joined": "NextJoined", "floor": "Floor", "bare": "Bare",
     "floor_joined": "FloorJoined", "waiting": "Waiting", "expired": "Expired",
@@ -64,7 +66,12 @@ def new_head() -> Head:
 
 
 def read_head(item: Item) -> Head:
-    """The head in an item."""
+    """The head in an item. Raises ``Unknown`` for a log of another form."""
+    if (form := integer(item, "Form")) != FORM:
+        raise Unknown(
+            string(item, "Subject"), f"prediction log of form {form}, not {FORM}",
+            "use its own version",
+        )  # fmt: skip
     numbers = {field: integer(item, name) for field, name in _NUMBERS.items()}
     return Head(**numbers, recent=tuple(string(item, "Recent").split()))
 
@@ -72,10 +79,11 @@ def read_head(item: Item) -> Head:
 def head_item(key: Key, head: Head, commit: str) -> Item:
     """The item of a head that this commit makes."""
     numbers = {name: number(getattr(head, field)) for field, name in _NUMBERS.items()}
-    recent = (commit, *head.recent)[:_RECENT]
+    recent = (commit, *head.recent)[:RECENT]
     return {
         "Subject": text(key[0]),
         "Item": text(key[1]),
+        "Form": number(FORM),
         "Commit": text(commit),
         "Recent": text(" ".join(recent)),
         **numbers,

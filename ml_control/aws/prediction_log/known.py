@@ -40,7 +40,6 @@ class Known:
     waiting: int = 0  # outcomes
     noted: float = 0.0  # when the last of them came
     expires: int = 0
-    unread: bool = False  # nobody looked whether it is there: the commit must
     told: dict[int, Told] = field(default_factory=dict)  # by chunk, as far as it was read
     changed: set[int] = field(default_factory=set)  # chunks to be written
 

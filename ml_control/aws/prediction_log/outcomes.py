@@ -59,7 +59,7 @@ def _row(draft: Draft, known: Known) -> Sequence[Any]:
     if known.commit == draft.commit:
         found: list[Any] = orjson.loads(draft.row(known.offset))
         return found
-    group = draft.group_of(known)
+    group = draft.groups.get(known.last)
     if group is None:
         raise Missing
     row: list[Any] = group.rows()[known.offset - group.first]

@@ -19,11 +19,12 @@ from ml_control.aws.prediction_log.groups import read_groups
 from ml_control.aws.prediction_log.keys import Key, Keys, digest
 from ml_control.aws.prediction_log.known import read_known
 from ml_control.aws.prediction_log.reading import head_of
-from ml_control.aws.prediction_log.store import ITEM, Store, key_of
+from ml_control.aws.prediction_log.store import ITEM, Store, key_item, key_of
 from ml_control.aws.prediction_log.values import Item
 
 _MOST_SECONDS = 30.0  # of one call; the next one goes on
-_STEP = 40  # entries of one commit: each takes up to two actions
+_STEP = 40  # entries of one commit: each takes two actions or more
+_MOST = 80  # entities of one commit
 _SWEPT = 50  # groups deleted at a time
 Do = Callable[[Callable[[Draft], Any]], Any]
 
@@ -103,10 +104,9 @@ def _give_up(draft: Draft, old: float) -> bool:
     """Give up outcomes whose request never came, and count them; whether there may be more."""
     keys = draft.keys
     last = keys.dated("waiting", max(0.0, old), "")[1]
-    found = islice(draft.store.query(keys.area("waiting"), "0", last, page=_STEP), _STEP)
-    listed = [key_of(item) for item in found]
+    listed = _found(draft, keys.area("waiting"), last, _STEP)
     ids = {key: keys.request(key[1].partition("#")[2]) for key in listed}
-    items = draft.store.get(ids.values())
+    items = draft.loaded.read(ids.values())
     given = 0
     for key, request in ids.items():
         known = read_known("", items.get(request), draft.head.floor, draft.now)
@@ -115,12 +115,13 @@ def _give_up(draft: Draft, old: float) -> bool:
             continue
         chunks = [keys.request(key[1].partition("#")[2], chunk) for chunk in range(known.more + 1)]
         if given and draft.actions_now + len(chunks) + 1 > 2 * _STEP + 15:
-            return True
+            break
+        draft.loaded.read(chunks)
         draft.deletes |= {key, *chunks}
         given += known.waiting
     if given:
         draft.move(waiting=draft.head.waiting - given, expired=draft.head.expired + given)
-    return len(listed) == _STEP
+    return len(listed) == _STEP or not draft.deletes.issuperset(listed)
 
 
 def _idle(store: Store, keys: Keys, old: float) -> Iterator[str]:
@@ -137,21 +138,37 @@ def _last(item: Item) -> float:
 def _forget(draft: Draft, id: str, old: float) -> bool:
     """Forget some entities of a rollout; whether there may be more. Its sums stay."""
     key = draft.keys.rollout(id)
-    item = draft.store.get([key]).get(key)
+    item = draft.loaded.read([key]).get(key)
     if item is None or "Forgotten" in item or _last(item) >= old:
         return False
-    some = list(islice(_entities(draft, id), 2 * _STEP))
-    draft.deletes |= set(some)
-    if len(some) < 2 * _STEP:
-        draft.puts[key] = {**item, "Forgotten": {"BOOL": True}}
-    draft.move(forgets=draft.head.forgets + 1)
-    return len(some) == 2 * _STEP
-
-
-def _entities(draft: Draft, id: str) -> Iterator[Key]:
+    some: list[Key] = []
     for shard in draft.keys.shards(digest(id)):
-        for item in draft.store.query(shard, "0", "~", page=2 * _STEP):
-            yield key_of(item)
+        if len(some) < _MOST:
+            some += _found(draft, shard, "~", _MOST - len(some))
+    draft.deletes |= set(some)
+    done = len(some) < _MOST
+    values = {":at": item["LastAt"], **({":done": {"BOOL": True}} if done else {})}
+    draft.updates.append(
+        {
+            "Key": key_item(key),
+            "UpdateExpression": "SET #done = :done" if done else "REMOVE #done",
+            # Every request of the rollout sets the time anew.
+            "ConditionExpression": "#at = :at",
+            "ExpressionAttributeNames": {"#done": "Forgotten", "#at": "LastAt"},
+            "ExpressionAttributeValues": values,
+        }
+    )
+    draft.move(forgets=draft.head.forgets + 1)
+    return not done
+
+
+def _found(draft: Draft, subject: str, last: str, most: int) -> list[Key]:
+    """The first keys of a partition, looked for once."""
+    if (found := draft.loaded.found.get(subject)) is None:
+        items = draft.loaded.store.query(subject, "0", last, page=most)
+        found = draft.loaded.found[subject] = [key_of(item) for item in islice(items, most)]
+    keys: list[Key] = found
+    return keys
 
 
 def _sweep(store: Store, keys: Keys, area: str, mark: int, deadline: float) -> None:

@@ -168,17 +168,13 @@ class Writer:
         for some in (units, units[:1]):
             try:
                 return commits.commit(some)
-            except (BadObject, MlControlError) as error:
-                refused = isinstance(error, BadObject) or (
-                    error.detail.get("code") == "ValidationException"
-                )
-                if not refused:
+            except MlControlError as error:
+                invalid = error.detail.get("code") == "ValidationException"
+                if not invalid and not isinstance(error, BadObject):
                     raise
-                found: MlControlError = error
+                found: Exception = error
             except Exception as error:
-                found = BadObject(
-                    self._object, f"cannot be written: {error!r}", "correct the request"
-                )
+                found = error
         return [found]
 
     def _answer(self, held: list[Job]) -> None:

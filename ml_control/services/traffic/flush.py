@@ -106,8 +106,8 @@ def _refuse_older(state: LiveState, newest: LogState) -> None:
             f"{state.pipeline} prediction log",
             f"ends at offset {newest.newest}, but {state.predictions} was flushed: it is an older "
             "copy, or was made anew under a clock that was behind",
-            "move predictions.db away, so that a log is made whose offsets go on; what the lake "
-            "has stays",
+            "bring the newer log back, or let a new one begin whose offsets go on (locally: move "
+            "predictions.db away); what the lake has stays",
         )
 
 
