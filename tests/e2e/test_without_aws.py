@@ -75,7 +75,8 @@ class Installation:
             f"NAME, FILES = {NAME!r}, {self.files!r}",
             program,
             f"roots = {VENDOR!r}",
-            "loaded = [m for m in sys.modules if f'{m}.'.startswith(tuple(f'{r}.' for r in roots))]",
+            "dotted = tuple(f'{root}.' for root in roots)",
+            "loaded = [name for name in sys.modules if f'{name}.'.startswith(dotted)]",
             "import json; print(json.dumps([told, loaded]))",
         ]
         done = subprocess.run(
