@@ -38,6 +38,9 @@ def moto_url() -> str:
     """
     from moto.server import ThreadedMotoServer
 
+    from ml_control.testing.dynamodb import atomic_transactions
+
+    atomic_transactions()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -26,6 +26,7 @@ COMMANDS = {
     "replay": "runs",
     "backup": "backups",
     "restore": "backups",
+    "reconcile": "backups",
     "promote": "decisions",
     "rollback": "decisions",
     "traffic": "decisions",

@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_control.errors import Conflict, PlatformFailed, Retryable
 from ml_control.ports import TABLES, Check, Item, Put, Table
+from ml_control.ports.tables import require_key, usable
 
 _PAGE = 1000
 _COLUMNS = "pk, sk, idx, version, body, sum"
@@ -228,7 +229,7 @@ class SqliteTables:
     def transact(self, writes: Sequence[Put | Check]) -> None:
         """See ``ports.Tables``."""
         with self._transaction() as connection:
-            for write in writes:
+            for write in usable(writes):
                 if isinstance(write, Check):
                     _require(connection, write)
                 elif not _put(connection, write):
@@ -240,6 +241,8 @@ class SqliteTables:
 
     def write_each(self, writes: Sequence[Put]) -> list[bool]:
         """See ``ports.Tables``."""
+        for write in writes:
+            require_key(write.item.pk, write.item.sk)
         with self._transaction() as connection:
             return [_put(connection, write) for write in writes]
 

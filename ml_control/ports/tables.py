@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from ml_control.errors import InvalidSpec
+
+MOST_WRITES = 100  # in one transaction, the smaller of the platforms' limits
 
 Table = Literal["model-metadata", "training-metrics", "ab-test-config", "control-ledger"]
 TABLES: tuple[Table, ...] = (
@@ -77,10 +81,48 @@ class Tables(Protocol):
     def transact(self, writes: Sequence[Put | Check]) -> None:
         """All writes or none. Raises ``Conflict`` naming the first condition that did not hold.
 
-        At most 100 writes, the smaller of the platforms' limits.
+        At most ``MOST_WRITES``, each of another item, else ``InvalidSpec``. DynamoDB counts a
+        write that leaves an index value or has one as one or two more: a caller whose writes have
+        index values keeps below a third of it.
         """
         ...
 
     def write_each(self, writes: Sequence[Put]) -> list[bool]:
-        """Each write on its own, any number of them; False where its condition did not hold."""
+        """Each write on its own, any number of them; False where its condition did not hold.
+
+        Writes of one item are made in their order. A process that dies meanwhile may have made
+        some of them.
+        """
         ...
+
+
+def usable(writes: Iterable[Put | Check]) -> Iterator[Put | Check]:
+    """The writes of one transaction, one by one.
+
+    Raises ``InvalidSpec`` at the first that no platform can write with those before it.
+    """
+    seen: set[tuple[str, str, str]] = set()
+    for count, write in enumerate(writes):
+        target = write.item if isinstance(write, Put) else write
+        require_key(target.pk, target.sk)
+        if count == MOST_WRITES:
+            raise InvalidSpec(
+                f"{target.pk} {target.sk}",
+                f"is one of more than {MOST_WRITES} writes of a transaction",
+                "write in several transactions",
+            )
+        key = (write.table, target.pk, target.sk)
+        if key in seen:
+            raise InvalidSpec(
+                f"{target.pk} {target.sk}",
+                "is written or checked twice in a transaction",
+                "say once what it must be and what it becomes",
+            )
+        seen.add(key)
+        yield write
+
+
+def require_key(pk: str, sk: str) -> None:
+    """Raise ``InvalidSpec`` for a key that cannot be written."""
+    if not pk or not sk:
+        raise InvalidSpec(f"{pk!r} {sk!r}", "a part of the key is empty", "name both parts")

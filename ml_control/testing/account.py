@@ -36,7 +36,7 @@ def make_account(settings: AwsSettings, *, shards: int = 2) -> AwsSettings:
     """
     clients = Clients(settings)
     _buckets(clients)
-    _tables(clients)
+    make_tables(clients)
     queue, dead = _queues(clients)
     kinesis = clients.client("kinesis")
     kinesis.create_stream(StreamName=settings.stream_name, ShardCount=shards)
@@ -71,7 +71,8 @@ def _buckets(clients: Clients) -> None:
     )
 
 
-def _tables(clients: Clients) -> None:
+def make_tables(clients: Clients) -> None:
+    """Make the registry's tables alone."""
     dynamodb, settings = clients.client("dynamodb"), clients.settings
     for table, keys in KEYS.items():
         name = settings.table(table)

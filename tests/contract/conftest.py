@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from emulators import credentials, fresh_settings
 from endpoint_models import Model, servers
+from storages import DynamoStorage, Storage
 
 from ml_control.lake import Lake
 from ml_control.local.endpoints import LocalEndpoints
 from ml_control.local.notifications import LocalNotifications
 from ml_control.local.prediction_log import SqlitePredictionLog
-from ml_control.local.registry import SqliteTables
 from ml_control.registry import Registry
 
 PIPELINE = "flowers"
@@ -30,54 +29,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-class Storage:
-    """One platform's storage: any number of clients and processes may use it."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.clients: list[SqliteTables] = []
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def client(self) -> SqliteTables:
-        """A client of its own."""
-        self.clients.append(SqliteTables(self.place))
-        return self.clients[-1]
-
-    def process(self, body: str) -> subprocess.Popen[str]:
-        """A process that runs ``body`` with its own client as ``tables``."""
-        program = (
-            "import sys\nfrom pathlib import Path\n"
-            "from ml_control.local.registry import SqliteTables\n"
-            "from ml_control.ports import Check, Item, Put\n"
-            f"tables = SqliteTables(Path({str(self.place)!r}))\n{body}"
-        )
-        self.processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return self.processes[-1]
-
-    def remove(self, table: str, pk: str, sk: str) -> None:
-        """What an attacker or an accident does, and no client can: remove an item."""
-        with closing(sqlite3.connect(self.place)) as connection, connection:
-            gone = connection.execute(f'DELETE FROM "{table}" WHERE pk = ? AND sk = ?', (pk, sk))
-            assert 1 == gone.rowcount
-
-    def end(self) -> None:
-        """Close what was opened and end what was started."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            with suppress(BrokenPipeError):  # it had not read what it was told
-                process.communicate()
-        for client in self.clients:
-            client.close()
 
 
 class Place:
@@ -136,12 +87,19 @@ class Place:
         )
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "aws"])
 def storage(request, tmp_path):
-    """Each platform's storage; today the local one."""
-    storage = Storage(tmp_path / "registry.db")
-    yield storage
-    storage.end()
+    """Each platform's storage: a SQLite file, and DynamoDB tables on moto."""
+    if request.param == "local":
+        storage = Storage(tmp_path / "registry.db")
+        yield storage
+        storage.end()
+        return
+    with credentials(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ml_control.aws.registry.reading._PAGE", DynamoStorage.page)
+        storage = DynamoStorage(fresh_settings(), tmp_path / "lake")
+        yield storage
+        storage.end()
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ def test_a_restore_keeps_what_it_replaces(place, tmp_path):
     newer.close()
 
 
+@pytest.mark.parametrize("storage", ["local"], indirect=True)
 def test_a_registry_in_use_is_not_replaced(place, tmp_path, storage):
     """Another process that has it open is named, and nothing moves."""
     make(place).close()

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import pytest
+from storages import Storage
 
+from ml_control.aws.anchors import LakeAnchors
 from ml_control.core.records import Rollout
 from ml_control.core.timeline import rollout_of
 from ml_control.errors import Conflict, PlatformFailed, Unknown
+from ml_control.lake import Lake
 from ml_control.local.anchors import LocalAnchors
 from ml_control.ports import Item, Put
 from ml_control.registry import Registry
@@ -191,9 +194,10 @@ def test_history_alone_tells_the_whole_rollout(one, other):
     assert 3 == decision.details["golden"]
 
 
-def test_the_newest_decisions_are_read_without_the_others(one, other, monkeypatch):
+def test_the_newest_decisions_are_read_without_the_others(storage, one, other, monkeypatch):
     """Newest first, in pages that join without gap; what is not asked for is not read."""
-    for i in range(1200):
+    count = storage.page * 6 // 5
+    for i in range(count):
         one.history.append(P, "note", str(i), "because", actor="x")
     read = []
     query = other.tables.query
@@ -204,17 +208,34 @@ def test_the_newest_decisions_are_read_without_the_others(one, other, monkeypatc
     )
 
     first = list(islice(other.history.newest(P), 5))
-    assert [1200, 1199, 1198, 1197, 1196] == [one.seq for one in first]
-    assert len(read) < 1000
-    assert [1195, 1194] == [d.seq for d in islice(other.history.newest(P, before=1196), 2)]
+    assert [count - i for i in range(5)] == [one.seq for one in first]
+    assert len(read) < storage.page
+    older = islice(other.history.newest(P, before=count - 4), 2)
+    assert [count - 5, count - 6] == [decision.seq for decision in older]
     assert [2, 1] == [d.seq for d in other.history.newest(P, before=3)]
 
 
+LOCAL = pytest.mark.parametrize("storage", ["local"], indirect=True)  # about its one file
+
+
 @pytest.fixture
-def anchored(two, clock, tmp_path):
-    """A registry with anchors in a file, and the file."""
-    file = tmp_path / "logs" / "history.anchors"
-    return Registry(two[0], clock=clock, anchors=LocalAnchors(file)), file
+def file(tmp_path):
+    """The file of the local anchors."""
+    return tmp_path / "logs" / "history.anchors"
+
+
+@pytest.fixture
+def anchors(storage, file):
+    """The anchors of the storage's platform."""
+    if isinstance(storage, Storage):
+        return LocalAnchors(file)
+    return LakeAnchors(Lake.local(storage.lake))
+
+
+@pytest.fixture
+def anchored(two, clock, anchors):
+    """A registry with anchors."""
+    return Registry(two[0], clock=clock, anchors=anchors)
 
 
 def remade(registry, change):
@@ -227,9 +248,9 @@ def remade(registry, change):
     replaced(registry.tables, HEAD, {"seq": seq, "hash": previous})
 
 
-def test_a_chain_made_anew_differs_from_its_anchors(anchored):
+def test_a_chain_made_anew_differs_from_its_anchors(anchored, anchors):
     """A verdict's decision edited with all hashes after it is found by what was noted outside."""
-    registry, file = anchored
+    registry = anchored
     registry.history.append(P, "gated: refused", "v1", "failed auc", actor="x")
     registry.history.append(P, "note", "s", "because", actor="x")
     assert 2 == registry.history.verify(P)
@@ -238,12 +259,12 @@ def test_a_chain_made_anew_differs_from_its_anchors(anchored):
     assert 2 == Registry(registry.tables).history.verify(P)  # the chain itself is whole
     with pytest.raises(Unknown, match=r"decision 1.*anchored"):
         registry.history.verify(P)
-    assert 1 == len(file.read_text("utf-8").splitlines())
+    assert [1] == [anchor.seq for anchor in anchors.of(P)]
 
 
 def test_a_chain_cut_behind_its_anchors_is_found(storage, anchored):
     """A registry that went back in time lacks what was anchored."""
-    registry, _ = anchored
+    registry = anchored
     first = registry.history.append(P, "promoted", "v1", "because", actor="x")
     registry.history.append(P, "promoted", "v2", "because", actor="x")
     storage.remove(LEDGER, f"decision#{P}", f"{2:012d}")
@@ -255,7 +276,7 @@ def test_a_chain_cut_behind_its_anchors_is_found(storage, anchored):
 
 def test_a_restore_that_is_recorded_begins_anew(storage, anchored):
     """What was anchored after the backup was made is not asked for; what came before it is."""
-    registry, _ = anchored
+    registry = anchored
     first = registry.history.append(P, "promoted", "v1", "because", actor="x")
     registry.history.append(P, "promoted", "v2", "because", actor="x")
     registry.history.append(P, "promoted", "v3", "because", actor="x")
@@ -270,18 +291,20 @@ def test_a_restore_that_is_recorded_begins_anew(storage, anchored):
         registry.history.verify(P)
 
 
-def test_every_hundredth_decision_is_anchored(anchored):
+@LOCAL
+def test_every_hundredth_decision_is_anchored(anchored, anchors):
     """Also where nothing is promoted for long, little can be made anew unseen."""
-    registry, file = anchored
+    registry = anchored
     for _ in range(201):
         registry.history.append(P, "note", "s", "because", actor="x")
 
-    assert [100, 200] == [anchor.seq for anchor in LocalAnchors(file).of(P)]
+    assert [100, 200] == [anchor.seq for anchor in anchors.of(P)]
 
 
-def test_a_torn_or_unwritable_anchor_harms_nothing(anchored):
+@LOCAL
+def test_a_torn_or_unwritable_anchor_harms_nothing(anchored, file):
     """A torn line is passed over and the next one is whole; without a file decisions go on."""
-    registry, file = anchored
+    registry = anchored
     registry.history.append(P, "promoted", "v1", "because", actor="x")
     file.write_bytes(file.read_bytes()[:-9])
     registry.history.append(P, "promoted", "v2", "because", actor="x")

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from ml_control.errors import Conflict, InvalidSpec
-from ml_control.local.registry import SqliteTables
 from ml_control.registry import Registry
 from ml_control.registry.tokens import matching
 
@@ -19,11 +18,9 @@ def clock():
 
 
 @pytest.fixture
-def tokens(tmp_path, clock):
+def tokens(storage, clock):
     """The tokens of a fresh registry."""
-    tables = SqliteTables(tmp_path / "registry.db")
-    yield Registry(tables, clock=lambda: clock[0]).tokens
-    tables.close()
+    return Registry(storage.client(), clock=lambda: clock[0]).tokens
 
 
 def known(tokens):

@@ -18,6 +18,7 @@ from ml_control.core.rollout import Action, apply
 from ml_control.errors import Conflict, NotProven, Unknown
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
+from ml_control.registry import History
 from ml_control.services.alerts import HALT, raise_alert
 from ml_control.services.models.evidence import ARCHIVE
 
@@ -195,7 +196,14 @@ def _is_proven(platform: Platform, pipeline: Pipeline, state: EndpointState) -> 
     return passed and model.version == state.model_version and digest == model.files.get(ARCHIVE)
 
 
-def after_restore(platform: Platform, pipeline: Pipeline, source: str) -> list[Difference]:
+def require_whole(platform: Platform, pipeline: Pipeline) -> None:
+    """Raise ``Unknown`` when the restored chain of decisions is broken, whatever was anchored."""
+    History(platform.registry.tables, platform.registry.clock).verify(pipeline.name)
+
+
+def after_restore(
+    platform: Platform, pipeline: Pipeline, source: str, actor: str = "ml-control restore"
+) -> list[Difference]:
     """Halt what is not proven any more, write the restore into the history, say what differs."""
     # What is halted below stands in the history before the restore itself does.
     newest = next(platform.registry.history.newest(pipeline.name), None)
@@ -207,7 +215,7 @@ def after_restore(platform: Platform, pipeline: Pipeline, source: str) -> list[D
         "restored",
         rollout.champion or "",
         f"the registry was restored from {source}",
-        actor="ml-control restore",
+        actor=actor,
         details={
             "differences": [item.to_json() for item in found],
             "halted": sorted(halted),
