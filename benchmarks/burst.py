@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.platform import open_platform
-from ml_control.services.arrivals.intake import BATCH, take_in
+from ml_control.services.arrivals.intake import take_in
 from ml_control.services.arrivals.requests import plan
 from ml_control.services.authoring.pipelines import read_pipeline
 from ml_control.settings import load_settings
@@ -64,8 +64,8 @@ def _ours(root: Path, pipeline: Pipeline) -> tuple[float, int]:
     _drop(platform.settings.landing / pipeline.name)
     runs = recorded = 0
     start = time.perf_counter()
-    seen = BATCH
-    while seen == BATCH:
+    seen = at_once = platform.notifications.at_once
+    while seen == at_once:
         taken = take_in(platform, pipeline, settle=0.0)
         seen, recorded = taken.seen, recorded + taken.recorded
         runs += len(plan(platform, pipeline, in_flight=set(), limit=1000).wanted)

@@ -1,7 +1,8 @@
 """The lake: raw and processed data, artifacts and logs, in a local folder or in buckets.
 
 A lake key is ``<area>/<key in that area>``; each area is its own store (a folder here, a bucket
-on AWS), so that permissions and lifecycles can differ.
+on AWS), so that permissions and lifecycles can differ. In buckets a key may name one version of
+its object, as ``<key>#v=<version id>``: that is read for ever, whatever is put under the key later.
 """
 
 from __future__ import annotations
@@ -11,48 +12,133 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, NotFoundError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 
-from ml_control.errors import BadObject, Conflict, PlatformFailed, Retryable
+from ml_control.errors import BadObject, Conflict, MlControlError, PlatformFailed, Retryable
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ObjectStore
 
 Area = Literal["raw", "processed", "artifacts", "logs"]
 AREAS: tuple[Area, ...] = ("raw", "processed", "artifacts", "logs")
 _CHUNK = 4 * 1024 * 1024
-# Control characters, and the suffix that the store keeps for uploads that are not finished.
-_UNUSABLE = re.compile(r"[\x00-\x1f\x7f]|#\d+$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRAFT = re.compile(r"#\d+$")  # the store's suffix for uploads that are not finished
 # Keys that the store gives to files of exactly their name: those are read without the store.
 _PLAIN = re.compile(r"[A-Za-z0-9._=/-]+")
+
+
+_PIN = "#v="
+_CODE = re.compile(r"<Code>([^<]{1,100})</Code>\s*(?:<Message>([^<]{1,500})</Message>)?")
+# What a bucket's store says when the same request may work a moment later.
+_BUSY = re.compile(
+    r"\b(429|500|502|503|504) [A-Z]|SlowDown|Throttl|RequestTimeout|InternalError|TooManyRequests"
+    r"|RequestLimitExceeded|[Tt]imed? ?out|HTTP error|error sending request|connection"
+    r"|OperationAborted"
+)
+_EXPIRED = re.compile(r"ExpiredToken|RequestExpired|TokenRefreshRequired")
+_DENIED = re.compile(
+    r"AccessDenied|\b40[13] [A-Z]|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch"
+)
+_ABSENT = (NotFoundError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_FAILED = (OSError, obstore.exceptions.BaseError)
+
+
+def pinned(key: str, version: str) -> str:
+    """The key of one version of an object in a bucket."""
+    return f"{key}{_PIN}{version}"
+
+
+def unpinned(key: str) -> tuple[str, str]:
+    """(key, version) of a pinned key; without a version, (key, nothing)."""
+    name, found, version = key.rpartition(_PIN)
+    return (name, version) if found and "/" not in version else (key, "")
+
+
+def _refusal(key: str, error: Exception, what: str, next: str) -> MlControlError:
+    """The store's error as ours. Only the code and the words of an answer are told, not its rest,
+    which may show how the request was signed.
+    """
+    text = str(error)
+    code = _CODE.search(text)
+    said = ": ".join(filter(None, code.groups())) if code else text.partition("\n\n")[0]
+    told = f"could not be {what}: {said}"
+    if _EXPIRED.search(text):
+        return Retryable(key, told, "renew the credentials, then do it again")
+    if "NoSuchBucket" in text:
+        return PlatformFailed(key, told, "check the names under [aws] in ml-control.toml")
+    if isinstance(error, PreconditionError):
+        return Conflict(key, told, "read it again, then decide anew")
+    if isinstance(error, _NOT_ALLOWED) or (_from_afar(text) and _DENIED.search(text)):
+        step = "allow it to this role (docs/aws.md lists what each part needs), or give others"
+        return PlatformFailed(key, told, step if _from_afar(text) else next)
+    if _from_afar(text) and _BUSY.search(text):
+        return Retryable(key, told, "wait, then do it again")
+    return PlatformFailed(key, told, next)
+
+
+_NOT_ALLOWED = (PermissionDeniedError, UnauthenticatedError)
+
+
+def _from_afar(text: str) -> bool:
+    """Whether a store in buckets speaks, and not the disk."""
+    return "Error performing" in text or "S3" in text
+
+
+@contextmanager
+def _doing(key: str, what: str, next: str) -> Iterator[None]:
+    """The store's errors of this block as ours."""
+    try:
+        yield
+    except _FAILED as error:
+        raise _refusal(key, error, what, next) from error
 
 
 @contextmanager
 def _reading(key: str) -> Iterator[None]:
     """The store's errors of reading an object, as ours."""
-    try:
-        yield
-    except (NotFoundError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise Retryable(
-            key, "is not in the lake", "restore it, or land the object again"
-        ) from error
-    except (OSError, obstore.exceptions.BaseError) as error:
-        raise PlatformFailed(
-            key, f"could not be read: {error}", "check disk and permissions, then retry"
-        ) from error
+    with _doing(key, "read", _CHECK_DISK):
+        try:
+            yield
+        except _ABSENT as error:
+            if "NoSuchBucket" in str(error):
+                raise
+            raise Retryable(
+                key, "is not in the lake", "restore it, or land the object again"
+            ) from error
+
+
+def _writing(key: str) -> AbstractContextManager[None]:
+    return _doing(key, "written", "free space or check permissions, then retry")
+
+
+_CHECK_DISK = "check disk and permissions, then retry"
 
 
 class Lake:
     """Objects by key over one store per area: puts are atomic, conditional where asked."""
 
-    def __init__(self, stores: Mapping[Area, ObjectStore], root: Path | None = None) -> None:
+    def __init__(
+        self,
+        stores: Mapping[Area, ObjectStore],
+        root: Path | None = None,
+        buckets: Mapping[Area, str] | None = None,
+    ) -> None:
         self._stores = stores
         self._root = root
+        self._buckets = buckets
 
     @classmethod
     def local(cls, root: Path) -> Lake:
@@ -65,23 +151,39 @@ class Lake:
         return cls(stores, root)
 
     def _at(self, key: str) -> tuple[ObjectStore, str]:
+        return self._located(key, foreign=False)
+
+    def _located(self, key: str, *, foreign: bool) -> tuple[ObjectStore, str]:
+        """The store and its own key. A ``foreign`` object was not named by us."""
         area, _, rest = key.partition("/")
         if area not in AREAS or not rest:
             raise BadObject(key, f"not a lake key: it must begin with one of {', '.join(AREAS)}")
         for part in rest.split("/"):
-            if part in ("", ".", "..") or _UNUSABLE.search(part):
+            unusable = _CONTROL.search(part) or (_DRAFT.search(part) and not foreign)
+            if part in ("", ".", "..") or unusable:
                 raise BadObject(key, f"not a lake key: {part!r} cannot be a part of one")
         return self._stores[area], rest
 
+    def _pin(self, key: str) -> tuple[ObjectStore, str, GetOptions]:
+        """The store, its own key, and the options that name the version of a pinned key."""
+        name, version = unpinned(key) if self._buckets is not None else (key, "")
+        if not version:
+            return *self._at(key), {}
+        try:
+            return *self._located(name, foreign=True), {"version": version}
+        except BadObject as error:
+            raise BadObject(key, error.reason, error.next) from error
+
+    def _writable(self, key: str) -> tuple[ObjectStore, str]:
+        if self._buckets is not None and unpinned(key)[1]:
+            raise BadObject(key, "names a version of an object, and those are never written")
+        return self._at(key)
+
     def put(self, key: str, data: bytes | memoryview) -> str:
         """Write an object whole or not at all; gives the SHA-256 of its bytes."""
-        store, path = self._at(key)
-        try:
+        store, path = self._writable(key)
+        with _writing(key):
             obstore.put(store, path, data)
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                key, f"could not be written: {error}", "free space or check permissions, then retry"
-            ) from error
         return hashlib.sha256(data).hexdigest()
 
     def put_stream(self, key: str, chunks: Iterable[bytes]) -> tuple[str, int]:
@@ -90,7 +192,11 @@ class Lake:
         At most a few chunks are held. What the chunks' source raises comes through, and then
         the object is as it was.
         """
-        store, path = self._at(key)
+        return self.put_version(key, chunks)[:2]
+
+    def put_version(self, key: str, chunks: Iterable[bytes]) -> tuple[str, int, str]:
+        """As :meth:`put_stream`, and the id of the version that was made; none in a folder."""
+        store, path = self._writable(key)
         digest = hashlib.sha256()
         size = 0
 
@@ -101,40 +207,34 @@ class Lake:
                 size += len(chunk)
                 yield chunk
 
-        try:
-            obstore.put(store, path, watched(), max_concurrency=2)
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                key, f"could not be written: {error}", "free space or check permissions, then retry"
-            ) from error
-        return digest.hexdigest(), size
+        with _writing(key):
+            done = obstore.put(store, path, watched(), max_concurrency=2)
+        return digest.hexdigest(), size, done["version"] or ""
 
     def create(self, key: str, data: bytes) -> None:
         """Write an object that must not exist yet. Raises ``Conflict`` if it does."""
-        store, path = self._at(key)
-        try:
-            obstore.put(store, path, data, mode="create")
-        except AlreadyExistsError as error:
-            raise Conflict(key, "exists already", "read it instead of writing it") from error
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                key, f"could not be written: {error}", "free space or check permissions, then retry"
-            ) from error
+        store, path = self._writable(key)
+        with _writing(key):
+            try:
+                obstore.put(store, path, data, mode="create")
+            except AlreadyExistsError as error:
+                raise Conflict(key, "exists already", "read it instead of writing it") from error
 
     def get(self, key: str) -> bytes:
         """The bytes of an object. Raises ``Retryable`` when it is not there (yet)."""
-        store, path = self._at(key)
+        store, path, options = self._pin(key)
         with _reading(key):
             if (file := self._file(key)) is not None:
                 return file.read_bytes()
-            return bytes(obstore.get(store, path).bytes())
+            return bytes(obstore.get(store, path, options=options).bytes())
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The bytes of an object in chunks of some megabytes. Raises as :meth:`get` does."""
-        store, path = self._at(key)
+        store, path, options = self._pin(key)
         with _reading(key):
             if (file := self._file(key)) is None:
-                for chunk in obstore.get(store, path).stream(min_chunk_size=_CHUNK):
+                found = obstore.get(store, path, options=options)
+                for chunk in found.stream(min_chunk_size=_CHUNK):
                     yield bytes(chunk)
                 return
             with file.open("rb", buffering=0) as stream:
@@ -179,34 +279,29 @@ class Lake:
 
     def exists(self, key: str) -> bool:
         """Whether an object is there."""
-        store, path = self._at(key)
-        try:
-            obstore.head(store, path)
-        except (NotFoundError, FileNotFoundError):
-            return False
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                key, f"could not be looked up: {error}", "check disk and permissions, then retry"
-            ) from error
+        store, path, options = self._pin(key)
+        with _doing(key, "looked up", _CHECK_DISK):
+            try:
+                if options:
+                    obstore.get(store, path, options={**options, "head": True})
+                else:
+                    obstore.head(store, path)
+            except (NotFoundError, FileNotFoundError):
+                return False
         return True
 
     def delete(self, key: str) -> None:
         """Remove an object; removing an absent one is harmless."""
-        store, path = self._at(key)
-        try:
+        store, path = self._writable(key)
+        with _doing(key, "removed", _CHECK_DISK), suppress(NotFoundError, FileNotFoundError):
             obstore.delete(store, path)
-        except (NotFoundError, FileNotFoundError):
-            return
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                key, f"could not be removed: {error}", "check disk and permissions, then retry"
-            ) from error
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below a prefix (whole path segments), sorted."""
         store, path = self._at(prefix.rstrip("/"))
         area = prefix.partition("/")[0]
-        found = [meta["path"] for page in obstore.list(store, path) for meta in page]
+        with _doing(prefix, "listed", _CHECK_DISK):
+            found = [meta["path"] for page in obstore.list(store, path) for meta in page]
         yield from (f"{area}/{item}" for item in sorted(found))
 
     def dated(self, prefix: str) -> dict[str, float]:
@@ -216,16 +311,12 @@ class Lake:
         """
         store, path = self._at(prefix.rstrip("/"))
         area = prefix.partition("/")[0]
-        try:
+        with _doing(prefix, "listed", _CHECK_DISK):
             return {
                 f"{area}/{meta['path']}": meta["last_modified"].timestamp()
                 for page in obstore.list(store, path)
                 for meta in page
             }
-        except (OSError, obstore.exceptions.BaseError) as error:
-            raise PlatformFailed(
-                prefix, f"could not be listed: {error}", "check disk and permissions, then retry"
-            ) from error
 
     def local_path(self, key: str, *, make: bool = True) -> Path:
         """The file behind a key of a local lake; its folder is made unless told otherwise."""
@@ -245,7 +336,14 @@ class Lake:
 
     def uri(self, key: str) -> str:
         """Where a person finds the object: a file path or an s3 address."""
-        return str(self._root / key) if self._root is not None else key
+        if self._root is not None:
+            return str(self._root / key)
+        if self._buckets is None:
+            return key
+        name, version = unpinned(key)
+        area, _, rest = name.partition("/")
+        bucket = next(b for a, b in self._buckets.items() if a == area)
+        return f"s3://{bucket}/{rest}" + (f"?versionId={version}" if version else "")
 
 
 def file_digest(path: str | Path) -> str:

@@ -130,6 +130,12 @@ class Clients:
         with self._lock:
             return self._region()
 
+    @property
+    def session(self) -> Any:
+        """The boto3 session behind the clients, for credentials. Raises as :meth:`client` does."""
+        with self._lock:
+            return self._opened()
+
     def account(self) -> str:
         """The account id of the credentials. Raises our errors."""
         sts = self.client("sts")

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(app: App, pipeline: str, partitions: tuple[str, ...]) -> None:
     """One pass without daemons: take in what landed, audit, train, prove, deploy."""
-    from ml_control.services.arrivals.intake import BATCH, take_in
+    from ml_control.services.arrivals.intake import take_in
     from ml_control.services.arrivals.requests import partitions_with_work
 
     found = app.pipeline(pipeline)
     _known_partitions(found, partitions)
     platform = app.platform
-    recorded, seen = 0, BATCH
-    while seen == BATCH:
+    at_once = platform.notifications.at_once
+    recorded, seen = 0, at_once
+    while seen == at_once:
         taken = take_in(platform, found, settle=0.0)
         recorded, seen = recorded + taken.recorded, taken.seen
     chosen = sorted(set(partitions) or partitions_with_work(platform, found))

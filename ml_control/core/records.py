@@ -6,6 +6,7 @@ other records refer to this one.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from ml_control.core.digests import digest_of, sha256
 EventState = Literal["pending", "claimed", "done", "quarantined", "superseded", "parked"]
 EVENT_STATES: tuple[EventState, ...] = get_args(EventState)
 VariantName = Literal["a", "b"]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 VARIANTS: tuple[VariantName, VariantName] = ("a", "b")
 
 
@@ -32,7 +34,8 @@ class Record(BaseModel):
 class Event(Record):
     """One version of one object, and what became of it.
 
-    Identity is (bucket, key, version); the partition is fixed when it is first recorded.
+    Identity is (bucket, key, version); the partition is fixed when it is first recorded. The
+    version is the SHA-256 of the content or the id under which a bucket keeps it for ever.
     ``seq`` orders the versions of a key: the highest recorded one is current.
     """
 
@@ -44,6 +47,8 @@ class Event(Record):
     size: int
     path: str  # where the bytes are: a lake key that is never written twice
     put: str = ""  # the act of putting it that was last recorded, if its source can tell them apart
+    digest: str = ""  # SHA-256 of the content, if it was known and is not the version
+    order: str = ""  # where its source put it among the versions of its key, if it says
     seq: int = 0
     recorded_at: float = 0.0
     state: EventState = "pending"
@@ -56,6 +61,11 @@ class Event(Record):
         """Short hash of the identity."""
         return sha256("\0".join((self.bucket, self.key, self.version)).encode())[:24]
 
+    @property
+    def content(self) -> str:
+        """SHA-256 that the bytes must have; nothing before they were first read."""
+        return _content(self.digest, self.version)
+
 
 class ObjectRef(Record):
     """A pinned version of an object inside a raw manifest."""
@@ -66,6 +76,16 @@ class ObjectRef(Record):
     size: int
     rows: int
     seq: int
+    digest: str = ""  # SHA-256 of the bytes that were read when it was admitted
+
+    @property
+    def content(self) -> str:
+        """SHA-256 that the bytes must have; older manifests have it as the version."""
+        return _content(self.digest, self.version)
+
+
+def _content(digest: str, version: str) -> str:
+    return digest or (version if _SHA256.fullmatch(version) else "")
 
 
 class RawManifest(Record):
@@ -277,7 +297,7 @@ class Verdict(Record):
 
 
 TriggerKind = Literal[
-    "rows", "schedule", "partition drift", "live drift", "prediction drift", "quality"
+    "rows", "schedule", "call", "partition drift", "live drift", "prediction drift", "quality"
 ]
 
 

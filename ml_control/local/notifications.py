@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from ml_control.errors import BadObject, Conflict
 from ml_control.lake import Lake, file_digest
 from ml_control.local.raw_area import BUCKET, RawArea, copy_whole, remove_draft
-from ml_control.ports import Notice, Stored, Stray
+from ml_control.ports import Call, Notice, Stored, Stray
 
 _logger = logging.getLogger("ml_control")
 _TAKEN = ".taken"
@@ -34,6 +34,9 @@ _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload", ".swp")
 
 class LocalNotifications:
     """``ports.Notifications`` over ``<home>/landing/<pipeline>/``."""
+
+    at_once = 5000
+    ordered = True  # one folder, read under a lock
 
     def __init__(self, landing: Path, lake: Lake) -> None:
         self._landing = landing
@@ -80,6 +83,17 @@ class LocalNotifications:
             folders.add(notice.handle.rpartition("/")[0])
         for folder in folders:
             _remove_empty(Path(folder))
+
+    def calls(self, pipeline: str) -> list[Call]:  # noqa: ARG002 - the port's
+        """See ``ports.Notifications``. ``retrain.every`` is the only schedule here."""
+        return []
+
+    def drop(self, calls: Iterable[Call]) -> None:
+        """See ``ports.Notifications``. There are none."""
+
+    def later(self, path: str, than: str) -> bool | None:  # noqa: ARG002 - the port's
+        """See ``ports.Notifications``. A file's times do not tell; they are told in order."""
+        return None
 
     def admit(self, pipeline: str, key: str, file: Path) -> Notice:
         """See ``ports.Notifications``."""

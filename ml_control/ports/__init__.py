@@ -9,6 +9,7 @@ from ml_control.ports.alerts import (
     Alerts,
 )
 from ml_control.ports.arrivals import (
+    Call,
     Notice,
     Notifications,
     Stored,
@@ -67,6 +68,7 @@ __all__ = [
     "Alarms",
     "Alert",
     "Alerts",
+    "Call",
     "Check",
     "EndpointState",
     "Endpoints",

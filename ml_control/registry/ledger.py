@@ -15,6 +15,7 @@ from ml_control.registry.marks import Marks
 
 _TABLE: Table = "control-ledger"
 _CURRENT = ("pending", "claimed", "done")
+GAP = 1 << 20  # between the numbers of events that may be told of out of order
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,30 @@ class Ledger:
         events: Sequence[Event],
         fresh: Sequence[bool],
         arrived: Sequence[float] | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> int:
         """Record events durably; gives how many are new. Recording one twice changes nothing.
 
         ``fresh[i]`` says that event i is certainly a new put, not word of an old one: then a
         version that was already recorded but is no longer current becomes pending again, unless
         the put that was recorded is this very one (``Event.put``). ``arrived``: when each came,
-        where that is not now.
+        where that is not now. ``numbers``: the place of each in the order of its key's versions,
+        where that is not at the end (0); then the numbers lie far apart, so that there are places.
         """
         if not events:
             return 0
-        first, now = self._take_numbers(pipeline, len(events)), self._clock()
+        step = 1 if numbers is None else GAP
+        first, now = self._take_numbers(pipeline, len(events) * step), self._clock()
         numbered = [
-            event.model_copy(update={"seq": _number(event, first + i), "recorded_at": at})
-            for i, (event, at) in enumerate(zip(events, arrived or repeat(now), strict=False))
+            event.model_copy(
+                update={
+                    "seq": number or _number(event, first + (i + 1) * step - 1),
+                    "recorded_at": at,
+                }
+            )
+            for i, (event, at, number) in enumerate(
+                zip(events, arrived or repeat(now), numbers or repeat(0), strict=False)
+            )
         ]
         token = secrets.token_hex(8)
         touched = dict.fromkeys(event.partition for event in numbered if event.state == "pending")

@@ -103,6 +103,24 @@ class Models:
             return False
         return True
 
+    def note_call(
+        self, pipeline: str, event: str, change: Callable[[TrainingState], TrainingState]
+    ) -> bool:
+        """Apply a change for a schedule's event, once for each; False when it was noted before."""
+        pk = f"call#{pipeline}"
+        while self._tables.get(_LEDGER, pk, event) is None:
+            item = self._tables.get(_LEDGER, f"training#{pipeline}", "state")
+            before = TrainingState.model_validate(item.body) if item else None
+            after = change(before or TrainingState(pipeline=pipeline))
+            fresh = Item(f"training#{pipeline}", "state", after.to_json())
+            noted = Put(_LEDGER, Item(pk, event, {}), 0)
+            try:
+                self._tables.transact([noted, Put(_LEDGER, fresh, item.version if item else 0)])
+            except Conflict:
+                continue  # noted by someone else, or the state moved
+            return True
+        return False
+
     def change_training(
         self, pipeline: str, change: Callable[[TrainingState], TrainingState], fence: Check
     ) -> TrainingState:

@@ -11,7 +11,7 @@ from ml_control.resources import PlatformResource
 from ml_control.resources.naming import partitions_of
 from ml_control.sensors.in_flight import in_flight
 from ml_control.services.alerts import attend
-from ml_control.services.arrivals.intake import BATCH, Intake, take_in
+from ml_control.services.arrivals.intake import Intake, take_in
 from ml_control.services.arrivals.requests import Plan, plan
 from ml_control.services.arrivals.sweep import Swept, sweep
 
@@ -70,7 +70,7 @@ def _take(platform: Platform, pipeline: Pipeline) -> tuple[Intake, bool]:
     while time.monotonic() < until:
         taken = take_in(platform, pipeline)
         total += taken
-        if taken.seen < BATCH:
+        if taken.seen < platform.notifications.at_once:
             return total, True
     return total, False
 

@@ -7,7 +7,7 @@ from ml_control.resources import PlatformResource
 from ml_control.resources.naming import asset_key
 from ml_control.sensors.in_flight import in_flight
 from ml_control.services.models.measures import take_outcomes
-from ml_control.services.models.retraining import keep, observe_and_decide, tell
+from ml_control.services.models.retraining import keep, observe_and_decide, take_calls, tell
 from ml_control.services.reading.timeline import note_asked
 
 
@@ -27,6 +27,7 @@ def retraining_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
     ) -> dg.RunRequest | dg.SkipReason:
         platform = ml_control.open()
         take_outcomes(platform, pipeline)
+        take_calls(platform, pipeline)
         before = platform.registry.models.training(pipeline.name)
         ingesting = in_flight(context.instance, platform, pipeline.name, {"raw", "processed"})
         training = in_flight(context.instance, platform, pipeline.name, {"model"})

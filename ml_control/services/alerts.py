@@ -87,12 +87,26 @@ def unclaimed(platform: Platform, pipelines: Collection[str]) -> list[BadObject]
     return [
         BadObject(
             stray.place,
-            f"{stray.objects} files wait here, and there is no pipeline {stray.name}",
-            f"move them to landing/<pipeline>/, or add pipelines/{stray.name}/defs.yaml",
+            stray.reason
+            or f"{stray.objects} files wait here, and there is no pipeline {stray.name}",
+            stray.next
+            or f"move them to landing/<pipeline>/, or add pipelines/{stray.name}/defs.yaml",
             name=stray.name,
         )
         for stray in platform.notifications.strays(pipelines)
     ]
+
+
+def raise_parked(platform: Platform, pipeline: str, partition: str, reason: str) -> None:
+    """Objects of a partition wait for a person."""
+    raise_alert(
+        platform,
+        pipeline,
+        "parked",
+        partition,
+        reason,
+        f"see 'ml-control events {pipeline} --state parked', then 'ml-control replay {pipeline}'",
+    )
 
 
 def clear_alerts(platform: Platform, pipeline: str, kind: str) -> None:

@@ -35,7 +35,7 @@ def make_account(settings: AwsSettings, *, shards: int = 2) -> AwsSettings:
     every event of the bus with source ``ml-control.schedule``. Raises botocore's errors.
     """
     clients = Clients(settings)
-    _buckets(clients)
+    make_buckets(clients)
     make_tables(clients)
     queue, dead = _queues(clients)
     kinesis = clients.client("kinesis")
@@ -58,7 +58,19 @@ def make_account(settings: AwsSettings, *, shards: int = 2) -> AwsSettings:
     )
 
 
-def _buckets(clients: Clients) -> None:
+def make_arrivals(settings: AwsSettings) -> AwsSettings:
+    """Make only the buckets, the queues and the rules between them; the settings with their names.
+
+    Raises botocore's errors.
+    """
+    clients = Clients(settings)
+    make_buckets(clients)
+    queue, dead = _queues(clients)
+    return settings.model_copy(update={"queue_url": queue, "dead_letter_url": dead})
+
+
+def make_buckets(clients: Clients) -> None:
+    """Make the lake's buckets, with versions; the raw one tells EventBridge of what is put."""
     s3, settings = clients.client("s3"), clients.settings
     for area in AREAS:
         bucket = settings.bucket(area)

@@ -50,6 +50,7 @@ def test_every_object_is_listed_once_in_order(place, limit):
     assert [] == place.client().stored("another", "", 5)
 
 
+@pytest.mark.usefixtures("local_only")
 def test_a_page_starts_anywhere(place):
     """Any string may be the place to go on from: what sorts after it comes, as in a bucket."""
     for number in range(30):
@@ -64,6 +65,7 @@ def test_a_page_starts_anywhere(place):
         ]
 
 
+@pytest.mark.usefixtures("local_only")
 def test_what_is_no_object_is_not_listed(place):
     """Manifests, drafts, half-written copies and links are left out; unknown folders are not."""
     place.put("a.csv")
@@ -101,17 +103,14 @@ def test_an_object_is_identified_by_its_bytes(place):
 
     assert f"{P}/dt=2026-05-01/a.b.csv" == item.key == notice.key
     assert item.path.startswith(item.beside)
-    assert (notice.version, len(data), notice.path, notice.at) == (
-        found.version,
-        found.size,
-        found.path,
-        found.at,
-    )
+    assert (notice.version, len(data), notice.path) == (found.version, found.size, found.path)
+    assert notice.at == pytest.approx(found.at, abs=2)
     assert item.at == place.client().arrived(item.path)
-    (place.home / "lake" / item.path).unlink()
+    place.remove(item.path)
     assert (None, None) == (place.client().identify(item, ""), place.client().arrived(item.path))
 
 
+@pytest.mark.usefixtures("local_only")
 def test_what_crashes_left_is_removed_and_nothing_else(place):
     """Old drafts and emptied folders go; what is being written or waits to be recorded stays."""
     one = place.client()
@@ -138,6 +137,7 @@ def test_what_crashes_left_is_removed_and_nothing_else(place):
     assert 0 == place.client().tidy(P)
 
 
+@pytest.mark.usefixtures("local_only")
 def test_a_file_that_is_still_being_written_waits(place):
     """A writer that pauses longer than the settle time keeps its file; it comes once, whole."""
     process = place.process(
@@ -162,6 +162,7 @@ def test_a_file_that_is_still_being_written_waits(place):
     assert b"half whole" == place.lake.get(after.path)
 
 
+@pytest.mark.usefixtures("local_only")
 def test_looking_whether_a_file_is_written_cannot_end_the_process(place, tmp_path):
     """A file opened for writing in the moment of the look only wakes a signal that is ignored."""
     file = tmp_path / "x"

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
+from arriving import Bucket
+from emulators import credentials, fresh_settings
 
 from ml_control.services.alerts import attend
 from ml_control.services.arrivals.intake import take_in
 from ml_control.services.arrivals.requests import plan
 from ml_control.services.arrivals.sweep import GRACE_SECONDS, sweep
+from ml_control.testing.account import make_arrivals
 
 P, DAY = "tumours", "2024-03-04"
 
@@ -19,10 +23,17 @@ P, DAY = "tumours", "2024-03-04"
 class Installation:
     """A home whose clock can be moved, with files put and taken in by hand."""
 
-    def __init__(self, home, monkeypatch):
+    def __init__(self, home, monkeypatch, bucket=None):
         monkeypatch.setenv("ML_CONTROL_SWEEP_OBJECTS", "3")
         home.edit("  format: csv", "  format: csv\n    quiet: 0 s")
         self.home, self.platform, self.pipeline = home, home.platform, home.pipeline()
+        self.bucket = bucket
+        if bucket is not None:
+            self.platform = replace(
+                self.platform,
+                lake=bucket.lake,
+                notifications=bucket.client(visibility_seconds=30),
+            )
         self.registry = self.platform.registry
         self.ledger = self.registry.ledger
         self.ahead = 0.0
@@ -30,6 +41,10 @@ class Installation:
 
     def put(self, name, text="a\n"):
         """Drop a file of a day and take it in."""
+        if self.bucket is not None:
+            self.bucket.put_key(f"{P}/{name}", text.encode())
+            take_in(self.platform, self.pipeline)
+            return
         path = self.platform.settings.landing / P / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -61,10 +76,15 @@ class Installation:
         return [(event.key.removeprefix(f"{P}/"), event.state) for event in events]
 
 
-@pytest.fixture
-def place(home, monkeypatch):
-    """A fresh home."""
-    return Installation(home, monkeypatch)
+@pytest.fixture(params=["local", "aws"])
+def place(request, home, monkeypatch, tmp_path):
+    """A fresh home, whose objects lie in a folder or in a bucket."""
+    if request.param == "local":
+        yield Installation(home, monkeypatch)
+        return
+    with credentials():
+        bucket = Bucket(tmp_path / "home", make_arrivals(fresh_settings()))
+        yield Installation(home, monkeypatch, bucket)
 
 
 def test_what_the_ledger_knows_is_left_alone(place):
@@ -103,6 +123,7 @@ def _plan(place):
     return plan(place.platform, place.pipeline, in_flight=set(), limit=10)
 
 
+@pytest.mark.usefixtures("local_only")
 def test_found_objects_of_one_page_keep_the_order_of_their_arrival(place):
     """Within what one tick looks at, the number of an event tells when its object came."""
     for name in ("z.csv", "m.csv", "a.csv"):
@@ -201,6 +222,7 @@ def test_what_came_just_now_is_left_to_its_own_intake(place):
     assert 1 == place.whole()[1]
 
 
+@pytest.mark.usefixtures("local_only")
 def test_changed_and_hand_made_objects_are_told_apart(place):
     """A known object whose bytes changed is no new one; a file put into the lake by hand is."""
     place.put(f"dt={DAY}/a.csv")

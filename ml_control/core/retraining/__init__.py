@@ -8,7 +8,7 @@ decision is level-based: it may be asked at any time and after any crash, and ev
 from ml_control.core.retraining.decision import GRACE_SECONDS, decide
 from ml_control.core.retraining.observation import Asking, Decision, Measured, Observation
 from ml_control.core.retraining.schedule import next_time
-from ml_control.core.retraining.transitions import begun, ended, redeploying, requested
+from ml_control.core.retraining.transitions import begun, called, ended, redeploying, requested
 
 __all__ = [
     "GRACE_SECONDS",
@@ -17,6 +17,7 @@ __all__ = [
     "Measured",
     "Observation",
     "begun",
+    "called",
     "decide",
     "ended",
     "next_time",

@@ -14,6 +14,7 @@ from ml_control.core.retraining.triggers import due, held, is_new, judged
 from ml_control.spec import Retrain
 
 GRACE_SECONDS = 60.0
+_ANYWAY = ("rows", "schedule", "call")  # these ask although the data is the same
 
 
 def decide(state: TrainingState, seen: Observation, policy: Retrain) -> Decision:
@@ -102,7 +103,7 @@ def _asking(state: TrainingState, seen: Observation, shown: Sequence[Asking]) ->
     """The triggers that a training now would answer."""
     new = is_new(state, seen)
     # Trained on the same data, the same model comes out: drift waits for other data.
-    return tuple(one for one in shown if one.holds and (new or one.kind in ("rows", "schedule")))
+    return tuple(one for one in shown if one.holds and (new or one.kind in _ANYWAY))
 
 
 def _in_the_way(state: TrainingState, seen: Observation, asking: Sequence[Asking]) -> str:
@@ -169,7 +170,7 @@ def _is_anew(state: TrainingState, seen: Observation, asking: Sequence[Asking]) 
     """Whether this is another question than the last training's, so that attempts begin anew."""
     if state.dataset != seen.published or judged(state):
         return True
-    scheduled = [one.value for one in asking if one.kind == "schedule"]
+    scheduled = [one.value for one in asking if one.kind in ("schedule", "call")]
     return any(at is not None and at > state.at for at in scheduled)
 
 

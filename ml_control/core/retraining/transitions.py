@@ -32,6 +32,18 @@ def redeploying(state: TrainingState, attempt: int, now: float) -> TrainingState
     return state.model_copy(update={"attempt": attempt, "at": now})
 
 
+def called(state: TrainingState, event: str, now: float) -> TrainingState:
+    """A schedule's event asks for a training. Events that no training began after are one trigger;
+    one that comes during a training asks for another after it.
+    """
+    for trigger in state.triggers:
+        if trigger.kind == "call" and not trigger.trained and not trigger.answering:
+            return state
+    others = tuple(trigger for trigger in state.triggers if trigger.kind != "call")
+    call = Trigger(kind="call", subject=event, value=now, at=now)
+    return state.model_copy(update={"triggers": (*others, call)})
+
+
 def begun(state: TrainingState, dataset: str | None, run: str, now: float) -> TrainingState:
     """A run began to train, by whomever it was asked for: it answers every trigger seen so far.
 

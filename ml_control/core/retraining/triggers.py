@@ -43,6 +43,10 @@ def held(
         _rows(before.get("rows"), state, seen, policy),
         _schedule(before.get("schedule"), state, seen, policy),
     ]
+    called = before.get("call")
+    if called is not None and not called.trained:
+        said = "a schedule's event asked for it"
+        found.append((called, Asking("call", True, said, called.value, since=called.at)))
     measured = {one.kind: one for one in seen.measured}
     for kind in MEASURED:
         if kind in measured:

@@ -14,8 +14,9 @@ from ml_control.core.records import Event
 from ml_control.errors import BadObject, Conflict
 from ml_control.platform import Platform
 from ml_control.ports import Notice
+from ml_control.services.alerts import raise_parked
+from ml_control.services.arrivals.ordering import in_order
 
-BATCH = 5000
 ADMITTED_AT_ONCE = 200  # files put into the lake before the ledger hears of them
 UNPLACED = "unplaced"  # the partition of objects that belong to none
 
@@ -43,7 +44,7 @@ def take_in(platform: Platform, pipeline: Pipeline, *, settle: float | None = No
     wait = pipeline.spec.source.settle if settle is None else settle
     try:
         with notifications.exclusive(pipeline.name):
-            notices = notifications.receive(pipeline.name, wait, BATCH)
+            notices = notifications.receive(pipeline.name, wait, notifications.at_once)
             if not notices:
                 return Intake(0, 0, 0)
             taken = record(platform, pipeline, notices)
@@ -54,15 +55,30 @@ def take_in(platform: Platform, pipeline: Pipeline, *, settle: float | None = No
 
 
 def record(platform: Platform, pipeline: Pipeline, notices: Sequence[Notice]) -> Intake:
-    """Record what notices tell of, durably; what belongs nowhere is quarantined."""
+    """Record what notices tell of, durably; what belongs nowhere is quarantined.
+
+    What a person has to look at before it is taken is parked, with an alert.
+    """
     events = [event_of(pipeline, notice) for notice in notices]
+    numbers = None
+    if not platform.notifications.ordered:
+        events, numbers = in_order(platform, events)
     recorded = platform.registry.ledger.record(
-        pipeline.name, events, [notice.fresh for notice in notices]
+        pipeline.name, events, [notice.fresh for notice in notices], numbers=numbers
     )
     refused = [event for event in events if event.state == "quarantined"]
     for event in refused:
         quarantine(platform, event, event.reason or "")
+    for partition in {event.partition for event in events if event.state == "parked"}:
+        _tell_of_parked(platform, pipeline, partition)
     return Intake(len(events), recorded, len(refused))
+
+
+def _tell_of_parked(platform: Platform, pipeline: Pipeline, partition: str) -> None:
+    events = platform.registry.ledger.events(pipeline.name, partition, "parked")
+    event = next(events, None)  # none: the ledger had it already, in another state
+    if event is not None:
+        raise_parked(platform, pipeline.name, partition, f"objects were parked: {event.reason}")
 
 
 def ingest_files(
@@ -124,8 +140,10 @@ def event_of(pipeline: Pipeline, notice: Notice) -> Event:
         size=notice.size,
         path=notice.path,
         put=notice.put,
-        state="quarantined" if reason else "pending",
-        reason=reason or None,
+        digest=notice.digest,
+        order=notice.order,
+        state="quarantined" if reason else "parked" if notice.parked else "pending",
+        reason=reason or notice.parked or None,
     )
 
 

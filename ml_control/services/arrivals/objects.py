@@ -21,26 +21,54 @@ if TYPE_CHECKING:
 _AT_ONCE = 4 << 20  # bytes of an object that is read in one piece
 
 
-def read_blocks(lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> Generator[pl.DataFrame]:
-    """The rows of one pinned object of a table format, typed, in bounded blocks.
+class Reading:
+    """One pinned object of a table format, read once from its beginning to its end."""
 
-    Blocks count only when the last one was taken without an error: the digest is known then.
-    Raises ``BadObject`` when its content is unusable or is no longer what was recorded, and
-    ``Retryable`` when it is not in the lake.
-    """
-    if pipeline.spec.source.format == "parquet":
-        yield from _parquet(lake, pipeline, item)
-        return
-    from ml_control.core.tabular import text_blocks
+    def __init__(self, lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> None:
+        self._lake, self._pipeline, self._item = lake, pipeline, item
+        self.digest = ""  # SHA-256 of what was read, once the last block was taken
 
-    chunks = _Watched(lake, item)
-    try:
-        yield from text_blocks(chunks, pipeline.spec, item.key)
-    except BadObject:
-        # Bytes that a slow writer changed are no fault of the file that was recorded.
-        chunks.check()
-        raise
-    chunks.check()
+    def blocks(self) -> Generator[pl.DataFrame]:
+        """The rows, typed, in bounded blocks.
+
+        Blocks count only when the last one was taken without an error: the digest is known then.
+        Raises ``BadObject`` when its content is unusable or is no longer what was recorded, and
+        ``Retryable`` when it is not in the lake.
+        """
+        if self._pipeline.spec.source.format == "parquet":
+            yield from self._parquet()
+            return
+        from ml_control.core.tabular import text_blocks
+
+        chunks = _Watched(self._lake, self._item)
+        try:
+            yield from text_blocks(chunks, self._pipeline.spec, self._item.key)
+        except BadObject:
+            # Bytes that a slow writer changed are no fault of the file that was recorded.
+            chunks.check()
+            raise
+        self.digest = chunks.check()
+
+    def _parquet(self) -> Iterator[pl.DataFrame]:
+        from ml_control.core.parquet import ParquetReader
+
+        item = self._item
+        with self._lake.local_file(item.path) as path:
+            before = path.stat()
+            digest = _as_recorded(item, file_digest(path))
+
+            def unchanged() -> None:
+                now = path.stat()
+                if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
+                    raise _changed(item)
+
+            try:
+                yield from ParquetReader(path, item.key, self._pipeline.spec).blocks()
+            except BadObject:
+                unchanged()
+                raise
+            unchanged()
+        self.digest = digest
 
 
 class _Watched:
@@ -58,43 +86,27 @@ class _Watched:
             self._digest.update(chunk)
             yield chunk
 
-    def check(self) -> None:
-        """Read what is left. Raises ``BadObject`` when the bytes are others than recorded."""
+    def check(self) -> str:
+        """Read what is left; the digest. Raises ``BadObject`` when it is not the recorded one."""
         for chunk in self._chunks:
             self._digest.update(chunk)
-        if self._digest.hexdigest() != self._item.version:
-            raise _changed(self._item)
+        return _as_recorded(self._item, self._digest.hexdigest())
 
 
-def _parquet(lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> Iterator[pl.DataFrame]:
-    from ml_control.core.parquet import ParquetReader
-
-    with lake.local_file(item.path) as path:
-        before = path.stat()
-        if file_digest(path) != item.version:
-            raise _changed(item)
-
-        def unchanged() -> None:
-            now = path.stat()
-            if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
-                raise _changed(item)
-
-        try:
-            yield from ParquetReader(path, item.key, pipeline.spec).blocks()
-        except BadObject:
-            unchanged()
-            raise
-        unchanged()
-
-
-def read_image(lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> AuditRow:
-    """One pinned image, decoded. Raises as :func:`read_blocks` does."""
+def read_image(lake: Lake, pipeline: Pipeline, item: Event | ObjectRef) -> tuple[AuditRow, str]:
+    """One pinned image, decoded, and its digest. Raises as :meth:`Reading.blocks` does."""
     from ml_control.core.images import audit_row
 
     data = lake.get(item.path)
-    if sha256(data) != item.version:
+    digest = _as_recorded(item, sha256(data))
+    return audit_row(data, pipeline.spec.source.image, item.key), digest
+
+
+def _as_recorded(item: Event | ObjectRef, digest: str) -> str:
+    """The digest of what was read, unless another one was recorded (``BadObject``)."""
+    if item.content and digest != item.content:
         raise _changed(item)
-    return audit_row(data, pipeline.spec.source.image, item.key)
+    return digest
 
 
 def image_frame(pipeline: Pipeline, keys: list[str], rows: list[AuditRow]) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import PartitionState, Request
 from ml_control.errors import BadObject
 from ml_control.platform import Platform
-from ml_control.services.alerts import NEVER_BEGAN, raise_alert
+from ml_control.services.alerts import NEVER_BEGAN, raise_alert, raise_parked
 from ml_control.services.arrivals.intake import UNPLACED, stage_of
 
 _LONGEST_WAIT = 300.0  # between two requests of which none began
@@ -199,15 +199,8 @@ def park(platform: Platform, pipeline: Pipeline, partition: str, reason: str) ->
     ledger = platform.registry.ledger
     parked = ledger.move(list(ledger.open_events(pipeline.name, partition)), "parked", reason)
     if parked:
-        raise_alert(
-            platform,
-            pipeline.name,
-            "parked",
-            partition,
-            f"{parked} objects were parked: {reason}",
-            f"see 'ml-control events {pipeline.name} --state parked', "
-            f"then 'ml-control replay {pipeline.name}'",
-        )
+        said = f"{parked} objects were parked: {reason}"
+        raise_parked(platform, pipeline.name, partition, said)
     return parked
 
 
@@ -244,7 +237,10 @@ def _place_again(platform: Platform, pipeline: Pipeline) -> set[str]:
             continue  # it was no file, so there is nothing to take
         dated = event.key if "dt=" in event.key else event.path  # which has the day it was put
         try:
-            there = place(dated, event.recorded_at, pipeline.spec.source.partition)
+            at = event.recorded_at
+            if "dt=" not in dated:
+                at = platform.notifications.arrived(event.path) or at
+            there = place(dated, at, pipeline.spec.source.partition)
         except BadObject:
             continue
         fresh = event.model_copy(update={"partition": there, "state": "pending", "reason": None})

@@ -96,7 +96,8 @@ def _record(
         if not found:
             _tell_of_unknown(platform, pipeline, key, number)  # first: a crash must not hide it
         event = _placed(platform, pipeline, notice, item)
-        found += ledger.record(pipeline.name, [event], [False], [item.at])
+        numbers = None if platform.notifications.ordered else [0]
+        found += ledger.record(pipeline.name, [event], [False], [item.at], numbers)
     return found
 
 
@@ -127,6 +128,12 @@ def _placed(platform: Platform, pipeline: Pipeline, notice: Notice, item: Stored
     newest = max((known for known, _ in versions), key=lambda known: known.seq, default=None)
     if newest is None:
         return event
+    later = platform.notifications.later(item.path, newest.path) if newest.path else None
+    if later is not None:
+        if later:
+            return event
+        said = "found in the lake; a version that was put after it is known"
+        return event.model_copy(update={"state": "superseded", "reason": said})
     reason = ""
     arrived = platform.notifications.arrived(newest.path) if newest.path else None
     if item.at <= newest.recorded_at:

@@ -137,11 +137,11 @@ def _consider(
     if known is not None and known.seq > event.seq:
         return "superseded", "a newer version of the object was taken"
     try:
-        rows = stage.take(event)
+        rows, digest = stage.take(event)
     except Retryable:
         return "pending", None  # not in the lake yet: a later run takes it
     except BadObject as error:
-        if error.detail.get("changed"):
+        if error.detail.get("changed") and event.version == event.content:
             return _record_again(platform, event)
         if pipeline.spec.source.on_bad_object == "fail":
             raise
@@ -161,6 +161,7 @@ def _consider(
         size=event.size,
         rows=rows,
         seq=event.seq,
+        digest=digest,
     )
     return "done", None
 

@@ -19,7 +19,7 @@ from ml_control.core.digests import sha256
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Event, FileRef, ObjectRef
 from ml_control.lake import Lake
-from ml_control.services.arrivals.objects import empty, image_frame, read_blocks, read_image
+from ml_control.services.arrivals.objects import Reading, empty, image_frame, read_image
 
 if TYPE_CHECKING:
     import polars as pl
@@ -150,19 +150,20 @@ class Stage:
         self._kept = _KEPT.setdefault(lake, Kept())
         self._own = max(1, part_rows(pipeline) // 4)  # rows from which an object has own parts
 
-    def take(self, item: Event | ObjectRef) -> int:
-        """Read an object to its end for the first time; its rows' number.
+    def take(self, item: Event | ObjectRef) -> tuple[int, str]:
+        """Read an object to its end for the first time; its rows' number and its digest.
 
         Raises ``BadObject`` when it is unusable or has changed, ``Retryable`` when it is absent.
         """
         if self._pipeline.spec.source.format == "images":
-            row = read_image(self._lake, self._pipeline, item)
+            row, digest = read_image(self._lake, self._pipeline, item)
             self._kept.put(self._name(item), row, len(row.pixels) + 300)
-            return 1
+            return 1, digest
         first: list[pl.DataFrame] = []
         writer: PartWriter | None = None
         rows = 0
-        blocks = read_blocks(self._lake, self._pipeline, item)
+        reading = Reading(self._lake, self._pipeline, item)
+        blocks = reading.blocks()
         for block in one_ahead(blocks) if item.size > _LARGE_BYTES else blocks:
             numbered = _numbered(block, item.version, rows + 1)
             rows += block.height
@@ -181,7 +182,7 @@ class Stage:
             self._kept.put(self._name(item), first, size)
         else:
             self._kept.put(self._name(item), tuple(writer.finish()), 0)
-        return rows
+        return rows, reading.digest
 
     def has(self, item: ObjectRef) -> bool:
         """Whether this process has just read the object, and holds what it read."""
@@ -201,7 +202,7 @@ class Stage:
                 yield from kept
             else:
                 rows = 0
-                for block in read_blocks(self._lake, self._pipeline, item):
+                for block in Reading(self._lake, self._pipeline, item).blocks():
                     yield _numbered(block, item.version, rows + 1)
                     rows += block.height
 
@@ -214,7 +215,7 @@ class Stage:
         for start in range(0, len(objects), group):
             items = objects[start : start + group]
             rows: list[AuditRow] = [
-                self._kept.get(self._name(item)) or read_image(self._lake, self._pipeline, item)
+                self._kept.get(self._name(item)) or read_image(self._lake, self._pipeline, item)[0]
                 for item in items
             ]
             ids = [row_ids(item.version, 1)[0] for item in items]

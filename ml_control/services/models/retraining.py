@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
@@ -12,6 +13,7 @@ from ml_control.core.retraining import (
     Asking,
     Decision,
     Observation,
+    called,
     decide,
     redeploying,
     requested,
@@ -56,6 +58,18 @@ def observe_and_decide(
     )
     state = registry.models.training(pipeline.name)
     return seen, decide(state, seen, pipeline.spec.retrain)
+
+
+def take_calls(platform: Platform, pipeline: Pipeline) -> int:
+    """Latch schedules' events, each once, before they are dropped at their source; how many."""
+    registry, name = platform.registry, pipeline.name
+    calls = platform.notifications.calls(name)
+    new = 0
+    for call in calls:
+        now, event = registry.clock(), call.id
+        new += registry.models.note_call(name, event, partial(called, event=event, now=now))
+    platform.notifications.drop(calls)
+    return new
 
 
 def keep(

@@ -1,0 +1,68 @@
+"""Events of a source that does not tell in order, put where they belong among what is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ml_control.core.records import Event
+from ml_control.platform import Platform
+
+
+def in_order(platform: Platform, events: Sequence[Event]) -> tuple[list[Event], list[int]]:
+    """The events as they are to be recorded, and the number of each; 0: the next one.
+
+    One whose key has a version that was put later gets a number below that one's, so that it never
+    replaces it. One that is known keeps the partition that it was recorded in: its time may be
+    told otherwise by a listing than by an event.
+    """
+    placed, numbers = [], []
+    for told in events:
+        event = _where_known(platform, told)
+        newer, number = _newer(platform, event)
+        placed.append(_overtaken(event) if any(each.state == "done" for each in newer) else event)
+        numbers.append(number)
+    return placed, numbers
+
+
+def _where_known(platform: Platform, event: Event) -> Event:
+    if "/dt=" in event.key or not event.path:
+        return event
+    known, _ = platform.registry.ledger.at(event.pipeline, event.path)
+    return event if known is None else event.model_copy(update={"partition": known.partition})
+
+
+def _overtaken(event: Event) -> Event:
+    if event.state != "pending":
+        return event
+    said = "a version that was put later was told of first, and taken"
+    return event.model_copy(update={"state": "superseded", "reason": said})
+
+
+def _newer(platform: Platform, event: Event) -> tuple[list[Event], int]:
+    """Known versions that were put later, and a number below theirs; none and 0 otherwise."""
+    if not event.path:
+        return [], 0
+    ledger = platform.registry.ledger
+    known = [e for e, _ in ledger.versions(event.pipeline, event.partition, event.key)]
+    if any(other.version == event.version for other in known):
+        return [], 0
+    newer: list[Event] = []
+    below = 0
+    # What was superseded when it was found has no number, for it never was current.
+    for other in sorted((e for e in known if e.path and e.seq), key=lambda e: -e.seq):
+        if not _is_older(platform, event, other):
+            below = other.seq
+            break
+        newer.append(other)
+    return newer, _between(below, newer[-1].seq) if newer else 0
+
+
+def _is_older(platform: Platform, event: Event, other: Event) -> bool:
+    """Whether an event's version was put before another one of its key; if in doubt it was not."""
+    if event.order.strip("0") and other.order.strip("0") and event.order != other.order:
+        return event.order < other.order
+    return platform.notifications.later(event.path, other.path) is False
+
+
+def _between(below: int, above: int) -> int:
+    return (below + above) // 2 or below
