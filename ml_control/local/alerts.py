@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
-import os
-from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ml_control.errors import PlatformFailed, Retryable
+from ml_control.alert_file import AlertFile, body_of
+from ml_control.errors import Retryable
 from ml_control.ports import Alert
 
 _TIMEOUT_SECONDS = 5.0
-_LONGEST = 1000  # characters of a text: an alert says where to look, it carries no data
 
 
 class LocalAlerts:
@@ -22,6 +18,7 @@ class LocalAlerts:
 
     def __init__(self, file: Path, webhook: str = "") -> None:
         self._file = file
+        self._lines = AlertFile(file)
         self._webhook = webhook
 
     def __repr__(self) -> str:
@@ -29,37 +26,9 @@ class LocalAlerts:
 
     def send(self, alert: Alert) -> None:
         """See ``ports.Alerts``. The file has it before the webhook is tried."""
-        body = {
-            name: value[:_LONGEST] if isinstance(value, str) else value
-            for name, value in asdict(alert).items()
-        }
-        self._append(alert.id, json.dumps(body, ensure_ascii=False).encode() + b"\n")
+        self._lines.append(alert)
         if self._webhook:
-            self._post(body)
-
-    def _append(self, id: str, line: bytes) -> None:
-        """Add a whole line, durably, unless the file has this alert; drop a torn one before it."""
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)  # ends with the process
-                with os.fdopen(os.dup(handle), "rb") as file:
-                    held = file.read()
-                whole = held.rfind(b"\n") + 1
-                if f'"id": "{id}"'.encode() in held[:whole]:
-                    return
-                os.ftruncate(handle, whole)  # a writer died in mid-line, and will send it again
-                written = 0
-                while written < len(line):
-                    written += os.pwrite(handle, line[written:], whole + written)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise PlatformFailed(
-                str(self._file), f"could not be written: {error.strerror}", "free space, then wait"
-            ) from error
+            self._post(body_of(alert))
 
     def _post(self, body: dict[str, object]) -> None:
         import httpx

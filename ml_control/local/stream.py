@@ -19,16 +19,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ml_control.errors import BadObject, InvalidSpec
+from ml_control.errors import InvalidSpec
 from ml_control.local.database import Database
 from ml_control.local.files import exclusive
-from ml_control.ports import (
-    MAX_STREAM_BYTES,
-    MAX_STREAM_KEY,
-    Parked,
-    StreamRecord,
-    StreamState,
-)
+from ml_control.ports import Parked, StreamRecord, StreamState, require_usable
 from ml_control.spec import NAME
 
 _LONGEST_WAIT = 60.0  # seconds between two tries
@@ -76,7 +70,7 @@ class SqliteStream:
     def put(self, records: Sequence[StreamRecord]) -> list[int]:
         """See ``ports.Stream``."""
         for record in records:
-            _require_usable(record)
+            require_usable(record)
         now, given = self._clock(), [0] * len(records)
         places: dict[str, list[int]] = {}
         for place, record in enumerate(records):
@@ -220,26 +214,6 @@ class SqliteStream:
                 f"stream {pipeline[:60]!r}", "is no pipeline's name", "see 'ml-control check'"
             )
         return self._root / f"{pipeline}.{kind}"
-
-
-def _require_usable(record: StreamRecord) -> None:
-    """Raise ``BadObject`` for a record that no platform's stream would take."""
-    if not 1 <= len(record.key) <= MAX_STREAM_KEY:
-        raise BadObject(
-            "stream record",
-            f"its key has {len(record.key)} characters, not 1 to {MAX_STREAM_KEY}",
-            "use the entity's id as the key",
-        )
-    try:
-        record.key.encode()
-    except UnicodeEncodeError:
-        raise BadObject("stream record", "its key is no text", "use the entity's id") from None
-    if len(record.data) > MAX_STREAM_BYTES:
-        raise BadObject(
-            "stream record",
-            f"has {len(record.data):,} bytes; at most {MAX_STREAM_BYTES:,} are taken",
-            "put smaller records",
-        )
 
 
 def _insert(connection: Any, records: Sequence[StreamRecord], now: float) -> int:

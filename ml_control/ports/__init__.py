@@ -43,6 +43,7 @@ from ml_control.ports.stream import (
     Stream,
     StreamRecord,
     StreamState,
+    require_usable,
 )
 from ml_control.ports.tables import (
     TABLES,
@@ -98,4 +99,5 @@ __all__ = [
     "Trainer",
     "TrainingJob",
     "TrainingResult",
+    "require_usable",
 ]

@@ -7,7 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-MAX_STREAM_BYTES = 1 << 20  # of a record, the smallest limit of the platforms
+from ml_control.errors import BadObject
+
+# Of a record's data: Kinesis takes 1 MiB, with the key and whose it is.
+MAX_STREAM_BYTES = (1 << 20) - 2048
 MAX_STREAM_KEY = 256  # characters
 
 
@@ -50,7 +53,9 @@ class Stream(Protocol):
         """Append records, on disk when it returns; gives their sequence numbers.
 
         Raises ``BadObject``, with nothing put, for a key that is empty or too long and for data
-        that is too large, ``PlatformFailed`` when the disk refuses.
+        that is too large, ``PlatformFailed`` when the disk refuses. Where only a part could be put
+        the error says how many are in, and its detail ``put`` which: the sequence number of each
+        record, None for one that is not in.
         """
         ...
 
@@ -65,7 +70,8 @@ class Stream(Protocol):
         """Up to ``limit`` records that are neither settled nor parked, in order.
 
         A failed one comes again when its wait is over; until then it and the later ones of its key
-        are left out. The same records are given again until they are settled.
+        are left out. The same records are given again until they are settled. Raises ``Unknown``
+        when records may have expired before anyone read them; :meth:`replay` goes on behind them.
         """
         ...
 
@@ -95,3 +101,23 @@ class Stream(Protocol):
     def state(self, pipeline: str) -> StreamState:
         """Where its consumer stands."""
         ...
+
+
+def require_usable(record: StreamRecord) -> None:
+    """Raise ``BadObject`` for a record that no platform's stream would take."""
+    if not 1 <= len(record.key) <= MAX_STREAM_KEY:
+        raise BadObject(
+            "stream record",
+            f"its key has {len(record.key)} characters, not 1 to {MAX_STREAM_KEY}",
+            "use the entity's id as the key",
+        )
+    try:
+        record.key.encode()
+    except UnicodeEncodeError:
+        raise BadObject("stream record", "its key is no text", "use the entity's id") from None
+    if len(record.data) > MAX_STREAM_BYTES:
+        raise BadObject(
+            "stream record",
+            f"has {len(record.data):,} bytes; at most {MAX_STREAM_BYTES:,} are taken",
+            "put smaller records",
+        )

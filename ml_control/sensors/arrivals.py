@@ -14,6 +14,7 @@ from ml_control.services.alerts import attend
 from ml_control.services.arrivals.intake import Intake, take_in
 from ml_control.services.arrivals.requests import Plan, plan
 from ml_control.services.arrivals.sweep import Swept, sweep
+from ml_control.services.reading.emitting import emit_metrics
 
 _TICK_SECONDS = 20.0  # Dagster ends a tick at 60 s
 _SHOWN = 3  # partitions whose reason to wait is told
@@ -54,6 +55,10 @@ def arrivals_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
             attend(platform, pipeline.name)
         except MlControlError as error:  # what was asked for is more urgent than who is told
             context.log.warning(f"alerts wait: {error}")
+        try:
+            emit_metrics(platform, pipeline)
+        except MlControlError as error:
+            context.log.warning(f"metrics wait: {error}")
         said = _said(taken, swept)
         if not requests:
             quiet = f"{said}; {len(running.runs)} runs in flight, none needed{_reasons(found)}"

@@ -11,12 +11,17 @@ from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from emulators import credentials, fresh_settings
 
+from ml_control.aws.alerts import SnsAlerts
+from ml_control.aws.client import Clients
 from ml_control.errors import PlatformFailed, Retryable
 from ml_control.local.alerts import LocalAlerts
 from ml_control.ports import Alert
 from ml_control.registry.alerts import Raised
 from ml_control.services.alerts import attend, raise_alert
+from ml_control.settings import AwsSettings
 
 P = "flowers"
 ALERT = Alert("id-1", "parked#2026-05-01", P, "parked", f"{P} 2026-05-01", "why", "what next", 12.5)
@@ -157,6 +162,156 @@ def test_a_file_that_cannot_be_written_is_refused_with_the_words(tmp_path):
 
     with pytest.raises(PlatformFailed, match="could not be written"):
         LocalAlerts(tmp_path / "logs" / "alerts.jsonl").send(ALERT)
+
+
+# Every way of telling, on every platform.
+
+
+class Lines:
+    """The local platform's: a file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def client(self):
+        return LocalAlerts(self.file)
+
+    def told(self):
+        return lines(self.file)
+
+
+class Posts(Lines):
+    """And its webhook."""
+
+    def __init__(self, file, hook):
+        super().__init__(file)
+        self.hook = hook
+
+    def client(self):
+        return LocalAlerts(self.file, self.hook.address)
+
+    def told(self):
+        return self.hook.bodies
+
+
+class Topic:
+    """SNS on an emulator, with a queue that listens."""
+
+    def __init__(self, file, settings, fifo=False):
+        self.clients = Clients(settings)
+        sns, sqs = self.clients.client("sns"), self.clients.client("sqs")
+        topic, name, more = settings.topic_arn, settings.name("told"), {}
+        if fifo:
+            name, more = f"{name}.fifo", {"FifoTopic": "true"}
+            topic = sns.create_topic(Name=name, Attributes=more)["TopicArn"]
+            more = {"FifoQueue": "true"}
+        self.queue = sqs.create_queue(QueueName=name, Attributes=more)["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])
+        sns.subscribe(
+            TopicArn=topic, Protocol="sqs", Endpoint=arn["Attributes"]["QueueArn"],
+        )  # fmt: skip
+        self.settings, self.file = settings.model_copy(update={"topic_arn": topic}), file
+
+    def client(self):
+        return SnsAlerts(Clients(self.settings), self.file)
+
+    def received(self):
+        sqs, found = self.clients.client("sqs"), []
+        while messages := sqs.receive_message(
+            QueueUrl=self.queue, MaxNumberOfMessages=10, WaitTimeSeconds=0
+        ).get("Messages"):
+            found += [json.loads(one["Body"]) for one in messages]
+            for one in messages:
+                sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=one["ReceiptHandle"])
+        return found
+
+    def told(self):
+        return [json.loads(one["Message"]) for one in self.received()]
+
+
+@pytest.fixture
+def bare():
+    """Settings of an account with nothing but a topic."""
+    with credentials():
+        settings = fresh_settings()
+        topic = Clients(settings).client("sns").create_topic(Name=settings.name("alerts"))
+        yield settings.model_copy(update={"topic_arn": topic["TopicArn"]})
+
+
+@pytest.fixture(params=["file", "webhook", "sns", "sns without a topic"])
+def way(request, file):
+    """Each platform's ways of telling people."""
+    if request.param == "file":
+        return Lines(file)
+    if request.param == "webhook":
+        return Posts(file, request.getfixturevalue("hook"))
+    if request.param == "sns":
+        return Topic(file, request.getfixturevalue("bare"))
+    found = Lines(file)
+    found.client = lambda: SnsAlerts(Clients(AwsSettings(region="eu-west-1")), file)
+    return found
+
+
+def test_everybody_is_told_the_whole_alert(way):
+    """By two clients, twice: at least once each, with everything but what is too long."""
+    one, other = way.client(), way.client()
+    long = replace(ALERT, id="id-2", reason="ünï\ncödé" + "x" * 5000)
+    for client in (one, other):
+        client.send(ALERT)
+        client.send(long)
+
+    told = {body["id"]: body for body in way.told()}
+
+    assert {"id-1", "id-2"} == set(told)
+    assert asdict(ALERT) == told["id-1"]
+    assert long.reason[:1000] == told["id-2"]["reason"]
+
+
+def test_subscribers_of_the_topic_can_filter(file, bare):
+    """The kind and the pipeline are attributes; the subject is one line of plain text."""
+    topic = Topic(file, bare)
+    topic.client().send(replace(ALERT, object="ünï\nx" + "y" * 200))
+
+    (told,) = topic.received()
+
+    assert f"{P}: parked: ?n?x" == told["Subject"][: len(P) + 14]
+    assert 100 == len(told["Subject"])
+    values = {name: one["Value"] for name, one in told["MessageAttributes"].items()}
+    assert {"kind": "parked", "pipeline": P} == values
+    assert not file.exists()
+
+
+def test_a_fifo_topic_tells_once(file, bare):
+    """What is sent again within minutes is dropped by SNS itself."""
+    topic = Topic(file, bare, fifo=True)
+    for _ in range(3):
+        topic.client().send(ALERT)
+
+    assert [asdict(ALERT)] == topic.told()
+
+
+@pytest.mark.parametrize("how", ["throttled", "unreachable", "no topic of that name"])
+def test_a_topic_that_does_not_take_it_is_asked_again(file, bare, how):
+    """Throttling and outages are ``Retryable``; a wrong name is told with the next step."""
+    kind, settings = Retryable, bare.model_copy(update={"max_attempts": 1})
+    if how == "unreachable":
+        urls = {**settings.endpoint_urls, "sns": "http://127.0.0.1:9"}
+        settings = settings.model_copy(update={"endpoint_urls": urls})
+    if how == "no topic of that name":
+        kind = PlatformFailed
+        settings = settings.model_copy(update={"topic_arn": f"{settings.topic_arn}-not"})
+    clients = Clients(settings)
+    if how == "throttled":
+        answer = AWSResponse("", 400, {}, None)
+        answer._content = b"<ErrorResponse><Error><Code>Throttled</Code></Error></ErrorResponse>"
+        answer._content = answer._content.replace(b"Throttled", b"Throttling")
+        events = clients.client("sns").meta.events
+        events.register("before-send.sns.Publish", lambda **_: answer)
+
+    with pytest.raises(kind) as refused:
+        SnsAlerts(clients, file).send(ALERT)
+
+    assert refused.value.next
 
 
 # The book of alerts, in the registry.

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ml_control.core.records import VARIANTS, Rollout, Variant
 from ml_control.core.rollout import (
     HEALTHY_REQUESTS,
+    Alarmed,
     Candidate,
     Command,
     Health,
@@ -51,6 +52,7 @@ class World:
         self.replayed: dict[str, Replayed] = {}  # by rollout
         self.judged: Judged | None = None
         self.health: Health | None = None
+        self.alarms = Alarmed()
         self.refused: dict[str, str] = {}
         self.rollbacks: dict[str, int] = {}
         self.ids: set[str] = set()
@@ -87,6 +89,7 @@ class World:
             replayed=self.replayed.get(self.stored.id),
             judged=self.judged,
             health=self.health,
+            alarms=self.alarms,
         )
 
     # What is done
@@ -182,6 +185,8 @@ class World:
         if action.kind == "promote" and state.phase == "experiment":
             assert self.judged is not None
             assert "promote" == self.judged.decision
+        if action.kind in ("share", "promote") and state.phase in ("canary", "experiment"):
+            assert Alarmed() == self.alarms
         shadowed = self.rules.shadow_requests and self.logged
         if action.kind in ("share", "promote") and state.phase == "shadow" and shadowed:
             replayed = self.replayed.get(state.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from rollout_world import BAKE, DAY, FIT, World, command, pass_step, world
 
 from ml_control.core.rollout import (
     HEALTHY_REQUESTS,
+    Alarmed,
     Health,
     Judged,
     Serving,
@@ -121,6 +123,56 @@ def test_a_breach_rolls_back_once_and_for_good():
         found.stored.weights,
     )
     assert 1 == found.actions.count("roll_back")
+
+
+@pytest.mark.parametrize("strategy", ["canary", "ab_test"])
+def test_an_alarm_that_fires_takes_the_challenger_back_once(strategy):
+    """Whatever its metric says; also when its server died; a rollout is rolled back once."""
+    found = world(strategy=strategy)
+    found.settle()
+    found.judged = Judged("promote", "it is better")
+    found.alarms = Alarmed(firing="alarm errors-high fires", unclear="alarm other has no data")
+    found.endpoints["b"] = Serving("Failed", "two")
+
+    for _ in range(5):
+        pass_step(found, 700, FIT)
+
+    assert ("one", ("two",), "rolled_back") == (
+        found.stored.champion,
+        found.stored.rolled_back,
+        found.stored.ended,
+    )
+    assert 1 == found.actions.count("roll_back")
+
+
+@pytest.mark.parametrize("strategy", ["canary", "ab_test"])
+def test_an_alarm_without_data_holds_and_is_never_healthy(strategy):
+    """No step and no promotion while it lasts; a breach still decides; when time is over the
+    champion stays; with data it goes on.
+    """
+    found = world(strategy=strategy, max_duration="1 h")
+    found.settle()
+    share = found.stored.share
+    found.judged = Judged("promote", "it is better")
+    found.alarms = Alarmed(unclear="alarm errors-high has no data")
+
+    because = pass_step(found, 1000, FIT)
+
+    assert "it holds, for alarm errors-high has no data; else: " in because
+    assert (share, "one", "in_progress") == (
+        found.stored.share,
+        found.stored.champion,
+        found.stored.state,
+    )
+    healed, broken = copy.deepcopy(found), copy.deepcopy(found)
+    healed.alarms = Alarmed()
+    pass_step(healed, 1, FIT)
+    assert healed.stored.share > share or "two" == healed.stored.champion
+    broken.judged = Judged("roll_back", "it is worse")
+    pass_step(broken, 1, Health(500, breach="errors"))
+    assert "rolled_back" == broken.stored.ended
+    pass_step(found, 3600, FIT)
+    assert ("one", "kept") == (found.stored.champion, found.stored.ended)
 
 
 @pytest.mark.parametrize(

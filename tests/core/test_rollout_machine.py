@@ -11,6 +11,7 @@ from rollout_world import DAY, Crash, World
 
 from ml_control.core.rollout import (
     HEALTHY_REQUESTS,
+    Alarmed,
     Command,
     Health,
     Judged,
@@ -144,6 +145,11 @@ class Rollouts(RuleBasedStateMachine):
             clear = world.now if last and last.alarm else clear
             breach = "errors beyond doubt" if kind == "breach" else ""
             world.health = Health(count, breach=breach, clear_since=clear)
+
+    @rule(kind=st.sampled_from(("firing", "unclear", "ok", "ok")))
+    def alarm(self, kind):
+        """What the platform's alarms say."""
+        self.world.alarms = Alarmed(**({} if kind == "ok" else {kind: "alarm errors"}))
 
     @rule(variant=VARIANT, how=st.sampled_from(("dies", "dies", "for good", "swapped", "mute")))
     def fail(self, variant, how):

@@ -12,6 +12,7 @@ from ml_control.core.rollout.policy import HEALTHY_REQUESTS, decide, unfit
 from ml_control.core.rollout.seen import (
     EFFECTS,
     Action,
+    Alarmed,
     Candidate,
     Command,
     Decision,
@@ -26,6 +27,7 @@ __all__ = [
     "EFFECTS",
     "HEALTHY_REQUESTS",
     "Action",
+    "Alarmed",
     "Candidate",
     "Command",
     "Decision",

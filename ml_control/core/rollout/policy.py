@@ -14,7 +14,7 @@ from ml_control.core.rollout.change import (
     target_of,
     variant_of,
 )
-from ml_control.core.rollout.seen import Action, Candidate, Decision, Kind, Seen
+from ml_control.core.rollout.seen import Action, Alarmed, Candidate, Decision, Kind, Seen
 from ml_control.spec import RolloutSpec
 
 HEALTHY_REQUESTS = 20  # of the challenger within a step; fewer say nothing
@@ -63,10 +63,13 @@ def _under_way(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
     if unknown := contradiction(state, seen):
         return _do(state, "halt", unknown)
     challenger = state.challenger or ""
-    for name in (champion_variant(state) or "", challenger):
-        found = _up(state, seen, name)
-        if found is not None:
-            return found
+    if (found := _up(state, seen, champion_variant(state) or "")) is not None:
+        return found
+    alarms = seen.alarms if state.phase in ("canary", "experiment") else Alarmed()
+    if alarms.firing:  # before the challenger is brought back: it goes in any case
+        return _do(state, "roll_back", alarms.firing, challenger)
+    if (found := _up(state, seen, challenger)) is not None:
+        return found
     over = elapsed(state.started_at, seen.now) >= rules.max_duration
     if state.phase == "shadow":
         found = Decision((), "it takes no traffic yet") if over else _shadow(state, seen, rules)
@@ -74,6 +77,8 @@ def _under_way(state: Rollout, seen: Seen, rules: RolloutSpec) -> Decision:
         found = _canary(state, seen, rules)
     else:
         found = _experiment(state, seen)
+    if alarms.unclear and any(action.kind in ("share", "promote") for action in found.actions):
+        found = Decision((), f"it holds, for {alarms.unclear}; else: {found.because}")
     if over and not found.actions:  # evidence that decides has the first word
         because = f"inconclusive after {_told(rules.max_duration)}, the champion stays"
         return _do(state, "keep", f"{because}: {found.because}", challenger)

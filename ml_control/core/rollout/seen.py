@@ -92,6 +92,18 @@ class Health:
 
 
 @dataclass(frozen=True)
+class Alarmed:
+    """What the platform's alarms say while a challenger takes traffic: reasons, or nothing.
+
+    ``firing``: an alarm went off during this rollout. ``unclear``: one has no data, or went off
+    before the rollout began, which is not the challenger's doing and no time to go on.
+    """
+
+    firing: str = ""
+    unclear: str = ""
+
+
+@dataclass(frozen=True)
 class Seen:
     """What the platform says is true."""
 
@@ -102,6 +114,7 @@ class Seen:
     replayed: Replayed | None = None  # of the present challenger
     judged: Judged | None = None
     health: Health | None = None
+    alarms: Alarmed = Alarmed()
     unreadable: str = ""  # why the evidence cannot be read, when it never will by itself
     late: str = ""  # why the evidence cannot be read now
 

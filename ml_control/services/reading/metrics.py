@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TICKS_FILE = "ticks.json"  # when each sensor ticked last, as `up` saw it
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _STATES = ("Creating", "InService", "Failed", "Missing")
+_PHASES = ("shadow", "canary", "experiment")
 _ROLLOUT_STATES = ("idle", "in_progress", "halted")
 
 
@@ -94,6 +95,11 @@ def _rollouts(platform: Platform, rollouts: dict[str, Rollout]) -> Iterator[Metr
         "1 for the state that the rollout is in.",
         labels=["pipeline", "state"],
     )
+    phases = GaugeMetricFamily(
+        "ml_control_rollout_phase",
+        "1 for the phase that a challenger is judged in.",
+        labels=["pipeline", "phase"],
+    )
     paused = GaugeMetricFamily(
         "ml_control_paused", "1 while a person holds every automatic step.", labels=["pipeline"]
     )
@@ -108,8 +114,11 @@ def _rollouts(platform: Platform, rollouts: dict[str, Rollout]) -> Iterator[Metr
                 states.add_metric([name, variant, state], float(state == now))
         for state in _ROLLOUT_STATES:
             stages.add_metric([name, state], float(state == rollout.state))
+        for phase in _PHASES:
+            under_way = rollout.state != "idle" and phase == rollout.phase
+            phases.add_metric([name, phase], float(under_way))
         paused.add_metric([name], float(rollout.paused))
-    yield from (weights, states, stages, paused)
+    yield from (weights, states, stages, phases, paused)
 
 
 def _requests(platform: Platform, rollouts: dict[str, Rollout]) -> Iterator[Metric]:

@@ -8,10 +8,13 @@ from typing import Any
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import Verdict
 from ml_control.core.tuning import Trial, best_of
+from ml_control.errors import MlControlError
 from ml_control.platform import Platform
+from ml_control.ports import Alarm
 from ml_control.services.arrivals.requests import given_up, waiting
 from ml_control.services.models.retraining import observe_and_decide, shown
 from ml_control.services.releases.reconcile import endpoint_name, unproven
+from ml_control.services.releases.rollout.alarms import read_alarms
 
 
 def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
@@ -33,6 +36,7 @@ def status(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
         "ledger": registry.ledger.counts(pipeline.name),
         "waiting": waiting(platform, pipeline),
         "alerts": _alerts(platform, pipeline),
+        "alarms": _alarms(platform, pipeline),
         "partitions": {
             "published": sum(state.processed is not None for state in partitions),
             "refused": sorted(state.partition for state in partitions if state.refused),
@@ -49,6 +53,15 @@ def _alerts(platform: Platform, pipeline: Pipeline) -> dict[str, Any]:
     found = platform.registry.alerts.open(pipeline.name)
     newest = asdict(found[0].alert()) if found else None
     return {"open": len(found), "newest": newest}
+
+
+def _alarms(platform: Platform, pipeline: Pipeline) -> list[dict[str, Any]]:
+    """The alarms that are guardrails of rollouts, where the platform watches any."""
+    try:
+        return [asdict(alarm) for alarm in read_alarms(platform, pipeline)]
+    except MlControlError as error:
+        names = pipeline.spec.rollout.guardrails.alarms
+        return [asdict(Alarm(name, "missing", reason=error.reason)) for name in sorted(names)]
 
 
 def _variant(platform: Platform, pipeline: Pipeline, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.errors import Conflict, MlControlError, PlatformFailed
+from ml_control.errors import Conflict, MlControlError, PlatformFailed, Unknown
 from ml_control.platform import Platform
 from ml_control.ports import Prediction, Reply
 from ml_control.services.alerts import clear_alerts, raise_alert
@@ -26,7 +26,7 @@ from ml_control.serving.handlers.row_codec import RECORDIO
 from ml_control.serving.handlers.steps import Served
 
 LIMIT = 500
-ALERT = "stream-parked"
+ALERT, HALTED = "stream-parked", "stream-halted"
 _PATIENCE = 5.0  # seconds that a batch waits for another consumer's
 IDLE_SECONDS = 0.2
 _LONGEST_WAIT = 30.0
@@ -62,9 +62,15 @@ def consume_batch(
 
     Raises, with everything still waiting: ``Conflict`` while another process consumes,
     ``NotProven`` when no model is live, ``Retryable`` when no variant answers or the log cannot be
-    written.
+    written, ``Unknown`` when records may have been lost, which people are told.
     """
     name, stream = pipeline.name, platform.stream
+    try:
+        if not stream.read(name, 1):
+            return Consumed()  # to take turns costs writes on some platforms, many a second
+    except Unknown as error:
+        raise_alert(platform, name, HALTED, "stream", error.reason, error.next)
+        raise
     with stream.exclusive(name, _PATIENCE):
         records = stream.read(name, limit)
         if not records:
@@ -134,9 +140,10 @@ def _tell(platform: Platform, pipeline: str, count: int, example: str) -> None:
 
 
 def replay(platform: Platform, pipeline: str) -> int:
-    """Make parked records wait again; gives how many. Their alert is cleared."""
+    """Make parked records wait again; gives how many. Their alert is cleared, and a halt ends."""
     again = platform.stream.replay(pipeline)
     clear_alerts(platform, pipeline, ALERT)
+    clear_alerts(platform, pipeline, HALTED)
     return again
 
 

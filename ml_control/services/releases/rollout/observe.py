@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from ml_control.core.gates import gate_config
 from ml_control.core.pipeline import Pipeline
 from ml_control.core.records import VARIANTS, Rollout, Verdict
-from ml_control.core.rollout import Candidate, Health, Judged, Replayed, Seen, Serving
+from ml_control.core.rollout import Alarmed, Candidate, Health, Judged, Replayed, Seen, Serving
 from ml_control.errors import MlControlError, Retryable
 from ml_control.platform import Platform
 from ml_control.services.data.audit import quality_digest
 from ml_control.services.releases.approvals import consent
 from ml_control.services.releases.reconcile import endpoint_name, unproven
+from ml_control.services.releases.rollout.alarms import alarmed
 from ml_control.services.releases.rollout.evidence import health_of, judge_of, read_evidence
 
 
@@ -41,7 +42,9 @@ def observe(
     judged: Judged | None = None
     health: Health | None = None
     late = unreadable = ""
+    alarms = Alarmed()
     if rollout.state != "idle" and rollout.phase in ("canary", "experiment"):
+        alarms = alarmed(platform, pipeline, rollout)
         try:
             if trouble is not None:
                 raise trouble
@@ -65,6 +68,7 @@ def observe(
         else None,
         judged=judged,
         health=health,
+        alarms=alarms,
         late=late,
         unreadable=unreadable,
     )
