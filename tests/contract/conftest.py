@@ -6,10 +6,10 @@ import pytest
 from arriving import Bucket, Place
 from emulators import credentials, fresh_settings
 from endpoint_models import Model, servers
+from log_places import DynamoLogs, LocalLogs
 from storages import DynamoStorage, Storage
 
 from ml_control.local.endpoints import LocalEndpoints
-from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.registry import Registry
 from ml_control.testing.account import make_arrivals
 
@@ -96,10 +96,23 @@ def clients(request, tmp_path):
     assert servers(tmp_path) == []
 
 
+@pytest.fixture(params=["local", "aws"])
+def log_place(request, tmp_path):
+    """Each platform's prediction log: a file, and a DynamoDB table on moto."""
+    with credentials():
+        place = DynamoLogs() if request.param == "aws" else LocalLogs(tmp_path)
+        yield place
+        place.end()
+
+
 @pytest.fixture
-def logs(tmp_path):
+def logs(log_place):
     """Two clients of one log."""
-    clients = tuple(SqlitePredictionLog(tmp_path / "predictions.db") for _ in range(2))
-    yield clients
-    for client in clients:
-        client.close()
+    return log_place.client(), log_place.client()
+
+
+@pytest.fixture
+def local_log(log_place):
+    """For what only a file can suffer: skips the other platforms."""
+    if not isinstance(log_place, LocalLogs):
+        pytest.skip("about the file of the local log")

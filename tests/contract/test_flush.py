@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pytest
+from emulators import credentials
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from log_places import DynamoLogs
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import MlControlError, PlatformFailed, Unknown
+from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.platform import open_platform
 from ml_control.ports import Outcome, Prediction
 from ml_control.registry.live import HOURS, LiveState, Plan
@@ -71,12 +74,12 @@ def clock():
 
 
 @pytest.fixture
-def platform(tmp_path, clock):
-    """A platform of its own, whose clock is told the time."""
+def platform(tmp_path, clock, log_place):
+    """A platform of its own with each platform's log, whose clock is told the time."""
     opened = open_platform(load_settings(home=tmp_path, pipelines=tmp_path / "pipelines"))
     opened.registry.clock = clock
-    yield opened
     opened.log.close()
+    return replace(opened, log=log_place.client())
 
 
 def ids(platform, *times):
@@ -150,8 +153,10 @@ def test_outcomes_are_flushed_beside_their_predictions(platform):
     assert 2 == read_outcomes(platform, P).collect().height
 
 
-def test_only_what_is_due_is_flushed(platform, clock):
+def test_only_what_is_due_is_flushed(platform, clock, log_place, monkeypatch):
     """Five minutes, a whole hour, or many at once; without anything new nothing is read."""
+    if not isinstance(platform.log, SqlitePredictionLog):
+        monkeypatch.setattr(flushing, "MANY", 500)
     clock.now = NOON + 10
     platform.log.append([request("r1")])
 
@@ -187,16 +192,35 @@ class Died(Exception):
     """The process ended here."""
 
 
+STEPS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from("-clpa")), max_size=6)
+
+
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(steps=st.lists(st.tuples(st.integers(1, 4), st.sampled_from("-clpa")), max_size=6))
+@given(steps=STEPS)
 def test_a_flush_that_dies_anywhere_is_finished_exactly_once(tmp_path_factory, steps):
     """Before a file, between two, before the histograms are added, or after: the next flush leaves
     each row once in the lake and counts each once, also what was logged meanwhile.
     """
     folder = tmp_path_factory.mktemp("home")
+    flushed_with_deaths(open_platform(load_settings(home=folder, pipelines=folder)), steps)
+
+
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=STEPS)
+def test_a_flush_that_dies_is_finished_also_over_dynamodb(tmp_path_factory, steps):
+    """The same with the log in DynamoDB."""
+    folder = tmp_path_factory.mktemp("home")
     opened = open_platform(load_settings(home=folder, pipelines=folder))
+    opened.log.close()
+    with credentials():
+        flushed_with_deaths(replace(opened, log=DynamoLogs().client()), steps)
+
+
+def flushed_with_deaths(opened, steps):
     opened.registry.clock = Clock()
     logged = 0
     for count, where in steps:

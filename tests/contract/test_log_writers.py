@@ -7,29 +7,32 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from emulators import credentials
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from log_places import DynamoLogs, LocalLogs
 from logged import P, R, all_joined, request, told
 
 from ml_control.errors import BadObject, Conflict, Retryable, Unknown
 from ml_control.local.prediction_log import SqlitePredictionLog
 
 
-def test_many_writers_together_log_each_request_once_and_readers_skip_nothing(logs):
+def test_many_writers_together_log_each_request_once_and_readers_skip_nothing(logs, log_place):
     """Four threads on two clients bring overlapping requests and outcomes while a reader follows
     the joined offsets: each request is new to exactly one, and the reader gets all, in order.
     """
+    rounds = log_place.rounds
     new: Counter[str] = Counter()
     lock, done, followed = threading.Lock(), threading.Event(), []
 
     def write(place):
         log = logs[place % 2]
-        for i in range(60):
+        for i in range(rounds):
             ids = [f"r{i}", f"own-{place}-{i}"]
             found = log.append([request(id, entity=id) for id in ids])
             log.tell(P, ids[1], [told()])
@@ -57,8 +60,8 @@ def test_many_writers_together_log_each_request_once_and_readers_skip_nothing(lo
     reader.join()
 
     assert {1} == set(new.values())
-    assert 60 + 4 * 60 == len(new) == logs[0].traffic(P, R)["champion"].entities
-    assert 4 * 60 + 2 * 60 == len(followed)
+    assert rounds + 4 * rounds == len(new) == logs[0].traffic(P, R)["champion"].entities
+    assert 4 * rounds + 2 * rounds == len(followed)
     assert sorted({each.offset for each in followed}) == [each.offset for each in followed]
     assert len(new) == sum(each.first for each in followed)
 
@@ -75,16 +78,25 @@ def test_a_request_that_cannot_be_written_fails_alone(logs):
     assert ["r1", "r2"] == [each.prediction.request_id for each in logs[1].after(P, 0, 10)]
 
 
-def test_a_new_log_is_made_once_by_all_who_come_first(tmp_path):
+def test_a_new_file_is_made_once_by_all_who_come_first(tmp_path):
     """Whoever opens it at the same moment waits for the one that makes it."""
     for turn in range(10):
-        clients = [SqlitePredictionLog(tmp_path / f"{turn}.db") for _ in range(6)]
-        futures = [log.submit([request(f"r{i}")]) for i, log in enumerate(clients)]
+        made_at_once([SqlitePredictionLog(tmp_path / f"{turn}.db") for _ in range(6)], P)
 
-        assert [[True]] * 6 == [future.result() for future in futures]
-        assert 6 == clients[0].count(P, 0.0)
-        for log in clients:
-            log.close()
+
+def test_a_new_log_is_begun_once_by_all_who_come_first(log_place):
+    """Of a pipeline that was never logged; each waits for the one that begins it."""
+    for turn in range(3):
+        made_at_once([log_place.client() for _ in range(6)], f"pipeline-{turn}")
+
+
+def made_at_once(clients, pipeline):
+    futures = [log.submit([request(f"r{i}", pipeline=pipeline)]) for i, log in enumerate(clients)]
+
+    assert [[True]] * len(clients) == [future.result() for future in futures]
+    assert len(clients) == clients[0].count(pipeline, 0.0)
+    for log in clients:
+        log.close()
 
 
 def test_a_locked_log_is_retryable_and_buffered_requests_wait(tmp_path):
@@ -148,7 +160,7 @@ def test_a_damaged_log_is_unknown_and_left_as_it_is(tmp_path):
     assert before == path.read_bytes()
 
 
-def test_a_lost_log_is_made_anew_with_offsets_that_go_on(logs, tmp_path):
+def test_a_lost_log_is_made_anew_with_offsets_that_go_on(local_log, logs, tmp_path):
     """A reader that noted an offset of the lost one misses nothing of the new one."""
     one, other = logs
     one.append([request("r1")])
@@ -176,14 +188,16 @@ class LogMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "predictions.db"
-        self.logs = [SqlitePredictionLog(path), SqlitePredictionLog(path)]
+        self.open()
+        self.logs = [self.place.client(), self.place.client()]
         self.requests, self.values, self.aside = {}, {}, 0
 
+    def open(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.place = LocalLogs(Path(self.folder.name))
+
     def teardown(self):
-        for log in self.logs:
-            log.close()
+        self.place.end()
         self.folder.cleanup()
 
     @rule(who=st.integers(0, 1), ids=st.lists(ids, min_size=1, max_size=3), durable=st.booleans())
@@ -220,7 +234,7 @@ class LogMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1))
     def reopen(self, who):
         self.logs[who].close()
-        self.logs[who] = SqlitePredictionLog(Path(self.folder.name) / "predictions.db")
+        self.logs[who] = self.place.client()
 
     @invariant()
     def joined_and_counted(self):
@@ -243,6 +257,19 @@ class LogMachine(RuleBasedStateMachine):
         assert len(self.requests) == log.count(P, 0.0)
 
 
+class DynamoLogMachine(LogMachine):
+    """The same on DynamoDB."""
+
+    def open(self):
+        self.folder = ExitStack()
+        self.folder.enter_context(credentials())
+        self.place = DynamoLogs()
+
+    def teardown(self):
+        self.place.end()
+        self.folder.close()
+
+
 def made(id):
     """The request of this id: two ids share an entity, and one in three failed over."""
     number = int(id[1:])
@@ -255,4 +282,8 @@ TestLogMachine.settings = settings(
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),
+)
+TestDynamoLogMachine = DynamoLogMachine.TestCase
+TestDynamoLogMachine.settings = settings(
+    TestLogMachine.settings, max_examples=5, stateful_step_count=15
 )

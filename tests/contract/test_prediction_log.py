@@ -10,7 +10,6 @@ import pytest
 from logged import NOON, P, R, all_joined, request, told
 
 from ml_control.errors import BadObject, Conflict
-from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.ports import LATENCY_BOUNDS, Traffic
 
 
@@ -181,9 +180,9 @@ def test_an_outcome_three_days_late_still_counts_for_its_arm(logs):
     assert late.told_at - late.predicted_at > 3 * 86400 - 60
 
 
-def test_what_is_too_old_expires_and_is_counted(tmp_path):
+def test_what_is_too_old_expires_and_is_counted(log_place):
     """Requests and outcomes beyond the days go once flushed; what waited in vain is counted."""
-    with closing(SqlitePredictionLog(tmp_path / "predictions.db", days=1e-9)) as log:
+    with closing(log_place.client(days=1e-9)) as log:
         log.append([request("r1", "x"), request("r2", "y", at=time.time() + 3600)])
         log.append([request("r3", "z")])
         log.tell(P, "r1", [told()])

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
-from ml_control.errors import BadObject, Conflict
+from ml_control.core.joining import answer_of, answers_of, outcome_text, require_same, unfit
+from ml_control.errors import BadObject
 from ml_control.local.prediction_log.names import Names
 from ml_control.local.prediction_log.schema import SPAN
 from ml_control.ports import Outcome
 
 _PREDICTION = """SELECT id, context, request_id, entity_id, at, rows, failed, answers
 FROM predictions WHERE pipeline = ? AND request_id = ?"""
-_UNANSWERED = "the request was not answered, so that there is nothing to compare"
 
 
 def tell(
@@ -28,7 +25,7 @@ def tell(
     outcomes: Sequence[Outcome],
 ) -> list[str]:
     """See ``ports.PredictionLog.tell``. Nothing is written before everything was checked."""
-    texts = [_text(request_id, outcome) for outcome in outcomes]
+    texts = [outcome_text(request_id, outcome.index, outcome.value) for outcome in outcomes]
     number = names.pipeline(connection, pipeline)
     row = connection.execute(_PREDICTION, (number, request_id)).fetchone()
     known = _known(connection, number, request_id, row[0] if row else None)
@@ -36,16 +33,11 @@ def tell(
     told: list[str] = []
     new: list[tuple[Outcome, str]] = []
     for outcome, text in zip(outcomes, texts, strict=True):
-        if answers is not None and (why := _unfit(outcome.index, answers)):
+        if answers is not None and (why := unfit(outcome.index, answers)):
             raise BadObject(f"{pipeline} {request_id}", why, "correct the outcome")
         earlier = known.get(outcome.index)
-        if earlier is not None and not _same(earlier, text):
-            raise Conflict(
-                f"{pipeline} {request_id}",
-                f"record {outcome.index} has the outcome {_short(earlier)} already, "
-                f"not {_short(text)}",
-                "the first one stands; a correction cannot be judged twice",
-            )
+        if earlier is not None:
+            require_same(f"{pipeline} {request_id}", outcome.index, earlier, text)
         told.append("known" if earlier is not None else "waiting" if row is None else "joined")
         if earlier is None:
             known[outcome.index] = text
@@ -75,7 +67,7 @@ def join_waiting(connection: sqlite3.Connection, pipeline: int, begin: int, end:
     for row in rows:
         index, text, at = row[8:]
         answers = _answers(row)
-        if why := _unfit(index, answers):
+        if why := unfit(index, answers):
             _set_aside(connection, pipeline, row[2], (index, text, at), why)
         else:
             _join(connection, pipeline, row, answers, [(index, text, at)])
@@ -113,7 +105,7 @@ def _join(
     )
     now = time.time()
     for place, (index, text, at) in enumerate(outcomes):
-        label, score = _answer(answers[index])
+        label, score = answer_of(answers[index])
         connection.execute(
             "INSERT INTO joined VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (pipeline * SPAN + begin + place, prediction, index, context, request_id, entity,
@@ -155,51 +147,5 @@ def _known(
     return dict(rows)
 
 
-def _text(request_id: str, outcome: Outcome) -> str:
-    index = outcome.index
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < 1 << 31:
-        raise BadObject(request_id, f"{index!r} is no index of a record", "count records from 0")
-    try:
-        return json.dumps(outcome.value, allow_nan=False, ensure_ascii=False, sort_keys=True)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadObject(
-            request_id, f"record {index}: the outcome is no JSON: {error}", "correct the outcome"
-        ) from error
-
-
-def _same(earlier: str, text: str) -> bool:
-    """Equal values: also 1 and 1.0, but not 1 and true."""
-    if earlier == text:
-        return True
-    one, other = json.loads(earlier), json.loads(text)
-    return not isinstance(one, bool) and not isinstance(other, bool) and bool(one == other)
-
-
 def _answers(row: Sequence[Any]) -> list[Any]:
-    if row[6] and not row[7]:
-        return []
-    found = orjson.loads(row[7] or b"[]")
-    return found if isinstance(found, list) else []
-
-
-def _unfit(index: int, answers: Sequence[Any]) -> str:
-    """Why an outcome cannot belong to the request's records, if so."""
-    if not answers:
-        return _UNANSWERED
-    if index >= len(answers):
-        return f"there is no record {index}: the request had {len(answers)} records, from 0"
-    return ""
-
-
-def _answer(answer: Any) -> tuple[str | None, float | None]:
-    if not isinstance(answer, dict):
-        return None, None
-    label, score = answer.get("label"), answer.get("score")
-    return (
-        None if label is None else str(label),
-        float(score) if isinstance(score, int | float) else None,
-    )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
+    return answers_of(row[7], failed=bool(row[6]))
