@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from drilling import DAYS, NAME, write_pipeline
 from isolated import environment_of
 
 from ml_control.testing.samples import write_tumours
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "drills"))
-from drilling import DAYS, NAME, write_pipeline
 
 VENDOR = ("boto3", "botocore", "sagemaker", "dagster_aws", "moto", "ml_control.aws")
 LOCAL_PASS = """
