@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from arriving import Bucket
 from emulators import credentials, fresh_settings, ministack_url
@@ -45,7 +47,6 @@ for module, chosen in {
         "test_a_file_becomes_a_pinned_notice",
         "test_a_notice_comes_until_it_is_acknowledged",
         "test_one_name_with_two_contents_is_two_versions",
-        "test_the_same_content_again_is_word_of_it_again",
         "test_admit_copies_and_leaves_the_original",
     ],
 }.items():
@@ -62,11 +63,21 @@ def storage(tmp_path, monkeypatch):
         found.end()
 
 
+class Patient(Bucket):
+    """Messages stay out of sight for as long as a busy machine needs to look at them once."""
+
+    def client(self, **more):
+        return super().client(**{"visibility_seconds": 4, **more})
+
+    def again(self):
+        time.sleep(4.1)
+
+
 @pytest.fixture
 def place(tmp_path):
     """A raw bucket on ministack, with its rules and its queue."""
     with credentials("test"):
-        yield Bucket(tmp_path, make_arrivals(fresh_settings(ministack_url())))
+        yield Patient(tmp_path, make_arrivals(fresh_settings(ministack_url())))
 
 
 @pytest.fixture
