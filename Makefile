@@ -60,6 +60,8 @@ lock: $(UV) ## Lock the dependencies again
 	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	  --python-version 3.11 pyproject.toml --extra aws --group dev -c requirements/base.lock -c requirements/aws.lock \
 	  -o requirements/dev.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 requirements/ministack.in -o requirements/ministack.lock
 	for tag in 1.5-1 1.7-1 3.0-5 3.2-0; do $(UV) pip compile --quiet --universal --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --python-version 3.11 \
 	  ml_control/containers/$$tag.in -o ml_control/containers/$$tag.lock || exit 1; done

@@ -1,4 +1,4 @@
-"""Environments apart from the suite's own, built by uv from hash-pinned locks and kept in .cache."""
+"""Environments apart from the suite's own, built by uv from hash-pinned locks."""
 
 from __future__ import annotations
 

@@ -16,8 +16,6 @@ CONTRACT = Path(__file__).parent / "contract"
 
 
 def _module(name: str) -> ModuleType:
-    if str(CONTRACT) not in sys.path:
-        sys.path.insert(0, str(CONTRACT))
     if name not in sys.modules:
         pytest.register_assert_rewrite(name)
     return importlib.import_module(name)
@@ -56,8 +54,6 @@ def parts() -> ModuleType:
     """The contract suites' shared fixtures and places (``Storage``, ``Place``, ``Clock``)."""
     name = "contract_parts"
     if name not in sys.modules:
-        if str(CONTRACT) not in sys.path:
-            sys.path.insert(0, str(CONTRACT))
         spec = importlib.util.spec_from_file_location(name, CONTRACT / "conftest.py")
         assert spec is not None
         assert spec.loader is not None

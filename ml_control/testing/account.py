@@ -117,7 +117,7 @@ def _queues(clients: Clients) -> tuple[str, str]:
             "RedrivePolicy": json.dumps(redrive),
         },
     )["QueueUrl"]
-    arn = _attributes(sqs, queue)["QueueArn"]
+    arn = allow_senders(sqs, queue)
     patterns = {
         "arrivals": {
             "source": ["aws.s3"],
@@ -132,6 +132,21 @@ def _queues(clients: Clients) -> tuple[str, str]:
         events.put_rule(Name=rule, EventPattern=json.dumps(pattern))
         events.put_targets(Rule=rule, Targets=[{"Id": "queue", "Arn": arn}])
     return queue, dead
+
+
+def allow_senders(sqs: Any, queue: str) -> str:
+    """Let EventBridge, buckets and topics send to a queue, as AWS wants it said; its ARN."""
+    arn = _attributes(sqs, queue)["QueueArn"]
+    senders = [f"{service}.amazonaws.com" for service in ("events", "s3", "sns")]
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"Service": senders},
+        "Action": "sqs:SendMessage",
+        "Resource": arn,
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"Policy": policy})
+    return arn
 
 
 def _attributes(sqs: Any, url: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from suites import parts
@@ -11,7 +12,11 @@ from suites import parts
 from ml_control.core.records import Event
 from ml_control.errors import Conflict, Retryable
 from ml_control.local.registry import SqliteTables
+from ml_control.local.stream import SqliteStream
+from ml_control.ports import StreamRecord
 from ml_control.registry import Registry
+from ml_control.services.traffic import consumer
+from ml_control.serving.handlers.records import Batch
 from ml_control.testing.faults import Fault, FaultPlan, faulty
 
 P, DAY = "flowers", "2026-11-22"
@@ -172,3 +177,33 @@ def test_numbers_are_not_given_twice_after_an_untold_write(failing):
 
     assert 2 == item.body["used"]
     assert 16 == len(item.body["by"])
+
+
+@pytest.mark.parametrize("kind", ["before", "after"])
+def test_records_that_were_parked_without_being_told_are_told_of(
+    failing, tmp_path, monkeypatch, kind
+):
+    """A settling that was done although it failed parks records; people hear of it all the same,
+    and once.
+    """
+    stream = SqliteStream(tmp_path / "stream")
+    stream.put([StreamRecord(P, "k", b"no json")])
+    plan = FaultPlan(1, script=[Fault("settle", 1, kind)])
+    platform = SimpleNamespace(stream=faulty(stream, plan, "stream"), registry=failing())
+    pipeline, snapshots = SimpleNamespace(name=P), SimpleNamespace(read=lambda _: None)
+
+    def answered(records, *_):
+        poison = {record.sequence: "BadObject: no JSON" for record in records}
+        return Batch(predictions=[], done=[], failed={}, poison=poison)
+
+    monkeypatch.setattr(consumer, "answer_records", answered)
+    monkeypatch.setattr(consumer, "asking", lambda _: None)
+    platform.registry.clock = lambda: 1.0
+    for _ in range(2):
+        with suppress(Retryable):
+            consumer.consume_batch(platform, pipeline, snapshots=snapshots)
+
+    assert 1 == stream.state(P).parked
+    (alert,) = platform.registry.alerts.open(P)
+    assert ("stream-parked", True) == (alert.kind, "1 records" in alert.reason)
+    stream.close()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import obstore
 import pytest
@@ -249,3 +254,56 @@ def test_messages_are_given_twice_or_never():
         lost = proxy.rewritten["lost messages"]
         assert 0 < lost == 30 - len(found)
         assert sum(found.values()) - len(found) == proxy.rewritten["duplicate messages"] > 0
+
+
+class Checking(BaseHTTPRequestHandler):
+    """An upstream that works out each request's signature anew, and notes whether it is right."""
+
+    def _any(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        day, region, service, names, signature = re.search(
+            r"Credential=\w+/(\d+)/([\w-]+)/(\w+)/.*SignedHeaders=([^,]+), Signature=(\w+)",
+            self.headers["Authorization"],
+        ).groups()
+        path, _, query = self.path.partition("?")
+        headers = [f"{name}:{self.headers[name]}\n" for name in names.split(";")]
+        digest = self.headers.get("x-amz-content-sha256") or hashlib.sha256(body).hexdigest()
+        canonical = "\n".join([self.command, path, query, "".join(headers), names, digest])
+        scope = f"{day}/{region}/{service}/aws4_request"
+        hashed = hashlib.sha256(canonical.encode()).hexdigest()
+        text = f"AWS4-HMAC-SHA256\n{self.headers['X-Amz-Date']}\n{scope}\n{hashed}"
+        key = b"AWS4testing"
+        for part in (*scope.split("/"), text):
+            key = hmac.digest(key, part.encode(), "sha256")
+        self.server.checked.append(signature == key.hex())
+        answer = b"" if service == "s3" else b"{}"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_PUT = _any  # noqa: N815
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def test_what_is_forwarded_is_what_was_signed():
+    """An emulator that checks signatures finds them right: address, headers and body are those
+    that the client signed.
+    """
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Checking)
+    server.checked = []
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        with FaultProxy(f"http://127.0.0.1:{server.server_port}", seed=1) as proxy:
+            clients = Plain(proxy.url, 1)
+            clients.client("dynamodb").list_tables()
+            clients.client("s3").put_object(Bucket="b", Key="a b/ü", Body=b"data")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    assert [True, True] == server.checked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import wrapped
+from failing import wrapped
 from suites import contract
 
 from ml_control.lake import Lake

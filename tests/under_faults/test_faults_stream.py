@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import pytest
-from conftest import wrapped
+from failing import wrapped
+from streams import Local
 from suites import contract
 
-from ml_control.local.stream import SqliteStream
-
+FILE = "is about the local file"
 globals().update(
     contract(
         "test_stream",
-        fixtures=["two"],
+        fixtures=["place"],
         without={
-            "test_the_file_does_not_grow": "is about the local file",
+            "test_the_file_does_not_grow": FILE,
             "test_processes_that_put": "is about processes that have no faults",
-            "test_a_stream_that_nobody": "is about the local file",
         },
     )
 )
-TRIES, RETRY = 3, 1.0
 
 
 @pytest.fixture
-def two(root, clock, plan):
-    """Two clients of one stream."""
-    clients = [SqliteStream(root, TRIES, RETRY, clock) for _ in range(2)]
-    yield [wrapped(client, plan, "stream") for client in clients]
-    for client in clients:
-        client.close()
+def place(root, clock, plan):
+    """A stream whose clients fail."""
+
+    class Failing(Local):
+        def client(self, *given):
+            return wrapped(super().client(*given), plan, "stream")
+
+    found = Failing(root, clock)
+    yield found
+    found.end()

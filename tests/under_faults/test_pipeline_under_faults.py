@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from conftest import plan_of
+from drilling import DAYS, NAME, Home, write_pipeline
+from failing import plan_of
 
 from ml_control.errors import Conflict, Retryable
 from ml_control.local.anchors import LocalAnchors
@@ -22,9 +21,6 @@ from ml_control.services.releases import deployment
 from ml_control.testing.faults import faulty
 from ml_control.testing.persistent import persistent
 from ml_control.testing.samples import write_tumours
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "drills"))
-from drilling import DAYS, NAME, Home, write_pipeline
 
 RATES = {"before": 0.08, "after": 0.08, "throttle": 0.02, "delay": 0.015, "hang": 0.005}
 SDK_TRIES = 4  # of one call by the client beneath a service, as boto3's

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.errors import Conflict, MlControlError, PlatformFailed, Unknown
+from ml_control.errors import Conflict, MlControlError, PlatformFailed, Retryable, Unknown
 from ml_control.platform import Platform
 from ml_control.ports import Prediction, Reply
 from ml_control.services.alerts import clear_alerts, raise_alert
@@ -81,7 +81,11 @@ def consume_batch(
         )
         _write(platform, batch)
         # A record that was answered under another's id is not done, whatever the log holds.
-        parked = stream.settle(name, batch.done, batch.failed, batch.poison)
+        try:
+            parked = stream.settle(name, batch.done, batch.failed, batch.poison)
+        except Retryable:
+            _tell_what_lies_there(platform, name, batch)
+            raise
     if parked:
         _tell(platform, name, len(parked), next(iter({**batch.failed, **batch.poison}.values())))
     failed = len(batch.failed.keys() - set(parked)) if batch.failed else 0
@@ -126,6 +130,13 @@ def _same(logged: Prediction, prediction: Prediction) -> bool:
     if (logged.entity_id, logged.rows) != (prediction.entity_id, prediction.rows):
         return False
     return None in (logged.records, prediction.records) or logged.records == prediction.records
+
+
+def _tell_what_lies_there(platform: Platform, pipeline: str, batch: Batch) -> None:
+    """Tell of parked records when nobody knows whether these were: they do not come again."""
+    bad = {**batch.failed, **batch.poison}
+    if bad and (count := platform.stream.state(pipeline).parked):
+        _tell(platform, pipeline, count, next(iter(bad.values())))
 
 
 def _tell(platform: Platform, pipeline: str, count: int, example: str) -> None:
