@@ -16,8 +16,8 @@ from emulators import REGION, credentials, fresh_settings, moto_url
 
 from ml_control.aws.client import Clients
 from ml_control.testing.account import make_account
-from ml_control.testing.samples import write_tumours
 from ml_control.testing.sagemaker import FakeSageMaker
+from ml_control.testing.samples import write_tumours
 
 ROOT = Path(__file__).parents[2]
 DAYS = [(datetime.now(UTC).date() - timedelta(days=back)).isoformat() for back in (3, 2, 1)]
