@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xgboost
 from emulators import credentials, fresh_settings
 
 from ml_control.aws.client import Clients
@@ -147,3 +151,43 @@ class Aws:
 def make(platform: str, root: Path) -> Local | Aws:
     """The trainer's platform of this name."""
     return Local(root) if platform == "local" else Aws(root, Account())
+
+
+def channel_files(folder: Path) -> dict[str, Any]:
+    """Write channel files with missing values in two parts, and golden rows without a label."""
+    random = np.random.default_rng(7)
+    rows = random.normal(size=(1300, 5)).astype(np.float32)
+    rows[random.random(rows.shape) < 0.1] = np.nan
+    noise = random.normal(scale=0.7, size=1300)
+    labels = (np.nan_to_num(rows[:, 0]) - np.nan_to_num(rows[:, 1]) + noise > 0).astype(int)
+    parts = {
+        "train-1": slice(0, 500),
+        "train-2": slice(500, 1000),
+        "validation": slice(1000, 1200),
+    }
+    for name, part in parts.items():
+        text = [f"{y},{cells(x)}" for y, x in zip(labels[part], rows[part], strict=True)]
+        (folder / f"{name}.csv").write_text("\n".join(text) + "\n")
+    (folder / "golden.csv").write_text("\n".join(map(cells, rows[1200:])) + "\n")
+    return {"folder": folder, "rows": rows, "labels": labels}
+
+
+def cells(row: Any) -> str:
+    """A row as CSV; a missing value is an empty cell."""
+    return ",".join("" if np.isnan(value) else repr(float(value)) for value in row)
+
+
+def loaded(result: Any) -> Any:
+    """The booster that a job left."""
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(result.model.read_bytes()))
+    return booster
+
+
+def in_background(trainer: Any, wanted: Any) -> Any:
+    """Start training in a thread; (future, event that is set at the first round)."""
+    began = threading.Event()
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(trainer.train, wanted, lambda _: began.set())
+    pool.shutdown(wait=False)
+    return future, began

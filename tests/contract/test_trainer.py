@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xgboost
-from trainers import make
+from trainers import cells, channel_files, in_background, loaded, make
 
 from ml_control.errors import Conflict, InvalidSpec, PlatformFailed, Retryable
 from ml_control.ports import TrainingJob
@@ -53,27 +52,7 @@ def local_trainer(tmp_path):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Channel files with missing values in two parts, and golden rows without a label."""
-    folder = tmp_path_factory.mktemp("channels")
-    random = np.random.default_rng(7)
-    rows = random.normal(size=(1300, 5)).astype(np.float32)
-    rows[random.random(rows.shape) < 0.1] = np.nan
-    noise = random.normal(scale=0.7, size=1300)
-    labels = (np.nan_to_num(rows[:, 0]) - np.nan_to_num(rows[:, 1]) + noise > 0).astype(int)
-    parts = {
-        "train-1": slice(0, 500),
-        "train-2": slice(500, 1000),
-        "validation": slice(1000, 1200),
-    }
-    for name, part in parts.items():
-        text = [f"{y},{cells(x)}" for y, x in zip(labels[part], rows[part], strict=True)]
-        (folder / f"{name}.csv").write_text("\n".join(text) + "\n")
-    (folder / "golden.csv").write_text("\n".join(map(cells, rows[1200:])) + "\n")
-    return {"folder": folder, "rows": rows, "labels": labels}
-
-
-def cells(row):
-    """A row as CSV; a missing value is an empty cell."""
-    return ",".join("" if np.isnan(value) else repr(float(value)) for value in row)
+    return channel_files(tmp_path_factory.mktemp("channels"))
 
 
 @pytest.fixture(scope="module")
@@ -105,25 +84,9 @@ def finished(request, tmp_path_factory, job):
     platform.close()
 
 
-def loaded(result):
-    """The booster that a job left."""
-    booster = xgboost.Booster()
-    booster.load_model(bytearray(result.model.read_bytes()))
-    return booster
-
-
 def endless(job, name="endless"):
     """A job that runs until somebody ends it."""
     return job(name, num_round="1000000", early_stopping_rounds=None)
-
-
-def in_background(trainer, wanted):
-    """Start training in a thread; (future, event that is set at the first round)."""
-    began = threading.Event()
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(trainer.train, wanted, lambda _: began.set())
-    pool.shutdown(wait=False)
-    return future, began
 
 
 def process_of(trainer, wanted):
