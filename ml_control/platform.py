@@ -124,7 +124,7 @@ def _on_aws(settings: Settings) -> Platform:
         lake=lake,
         registry=Registry(tables, lease_seconds=settings.lease_seconds, anchors=LakeAnchors(lake)),
         notifications=SqsNotifications(clients, lake, tables, lease_seconds=settings.lease_seconds),
-        trainer=SageMakerTrainer(clients, lake, home / "jobs"),
+        trainer=SageMakerTrainer(clients, lake, home / "scratch" / "jobs"),
         endpoints=SageMakerEndpoints(clients, lake, tables),
         alerts=SnsAlerts(clients, home / "logs" / "alerts.jsonl"),
         log=DynamoPredictionLog(clients, settings.log_days),
