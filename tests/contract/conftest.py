@@ -122,6 +122,15 @@ def log_place(request, tmp_path):
 
 
 @pytest.fixture
+def dynamo():
+    """A prediction log in a DynamoDB table of its own."""
+    with credentials():
+        place = DynamoLogs()
+        yield place
+        place.end()
+
+
+@pytest.fixture
 def logs(log_place):
     """Two clients of one log."""
     return log_place.client(), log_place.client()

@@ -36,3 +36,8 @@ def told(value="rose", index=0, at=NOON + 60):
 
 def all_joined(log, pipeline=P):
     return log.joined(pipeline, 0, 100_000)
+
+
+def ids(log, pipeline=P):
+    """Ids of all requests in the log, in order."""
+    return [one.prediction.request_id for one in log.after(pipeline, 0, 100_000)]

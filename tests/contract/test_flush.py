@@ -10,62 +10,19 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 import pytest
-from emulators import credentials
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from log_places import DynamoLogs
+from flushed import NOON, Clock, P, ids, pipeline, request
 
 from ml_control.core.pipeline import Pipeline
 from ml_control.errors import MlControlError, PlatformFailed, Unknown
 from ml_control.local.prediction_log import SqlitePredictionLog
 from ml_control.platform import open_platform
-from ml_control.ports import Outcome, Prediction
+from ml_control.ports import Outcome
 from ml_control.registry.live import HOURS, LiveState, Plan
 from ml_control.services.traffic import flush as flushing
 from ml_control.services.traffic.flush import flush
 from ml_control.services.traffic.log_files import read_outcomes, read_predictions
 from ml_control.settings import load_settings
 from ml_control.spec import PipelineSpec
-
-P = "flowers"
-NOON = datetime(2036, 11, 22, 12, tzinfo=UTC).timestamp()  # never too old to be joined
-COLUMNS = {
-    "target": "kind",
-    "task": "binary",
-    "positive": "rose",
-    "features": [
-        {"name": "size", "type": "number", "min": 0},
-        {"name": "colour", "type": "category"},
-    ],
-}
-
-
-def pipeline(**columns):
-    spec = {
-        "name": P,
-        "source": {"format": "csv", "partition": {"by": "day", "start": "2026-01-01"}},
-        "columns": {**COLUMNS, **columns},
-    }
-    return Pipeline(PipelineSpec.model_validate(spec))
-
-
-def request(id, at=NOON, records=({"size": 1.5, "colour": "red"},), **fields):
-    """An answered request."""
-    answers = [{"label": "rose", "score": 0.75}] * len(records)
-    values = {
-        "pipeline": P, "request_id": id, "entity_id": "e", "rollout_id": "r", "assigned": "a",
-        "challenger": False, "share": 0.5, "served": "a", "model_version": "m1", "at": at,
-        "latency": 0.01, "rows": len(records), "records": json.dumps(list(records)).encode(),
-        "answers": json.dumps(answers).encode(),
-    }  # fmt: skip
-    return Prediction(**{**values, **fields})
-
-
-class Clock:
-    now = NOON + 60
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture
@@ -80,12 +37,6 @@ def platform(tmp_path, clock, log_place):
     opened.registry.clock = clock
     opened.log.close()
     return replace(opened, log=log_place.client())
-
-
-def ids(platform, *times):
-    return read_predictions(platform, P, *times).sort("offset", "index").collect()[
-        "request_id"
-    ].to_list()  # fmt: skip
 
 
 def test_a_request_is_a_row_for_each_record_with_typed_columns(platform):
@@ -186,82 +137,6 @@ def test_repeated_requests_leave_nothing_to_flush(platform):
     before = platform.registry.live.state(P)
     assert 0 == flush(platform, [pipeline()], force=True).predictions
     assert before == platform.registry.live.state(P)
-
-
-class Died(Exception):
-    """The process ended here."""
-
-
-STEPS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from("-clpa")), max_size=6)
-
-
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(steps=STEPS)
-def test_a_flush_that_dies_anywhere_is_finished_exactly_once(tmp_path_factory, steps):
-    """Before a file, between two, before the histograms are added, or after: the next flush leaves
-    each row once in the lake and counts each once, also what was logged meanwhile.
-    """
-    folder = tmp_path_factory.mktemp("home")
-    flushed_with_deaths(open_platform(load_settings(home=folder, pipelines=folder)), steps)
-
-
-@settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(steps=STEPS)
-def test_a_flush_that_dies_is_finished_also_over_dynamodb(tmp_path_factory, steps):
-    """The same with the log in DynamoDB."""
-    folder = tmp_path_factory.mktemp("home")
-    opened = open_platform(load_settings(home=folder, pipelines=folder))
-    opened.log.close()
-    with credentials():
-        flushed_with_deaths(replace(opened, log=DynamoLogs().client()), steps)
-
-
-def flushed_with_deaths(opened, steps):
-    opened.registry.clock = Clock()
-    logged = 0
-    for count, where in steps:
-        batch = [request(f"r{logged + i}", NOON + 3600 * (i % 2)) for i in range(count)]
-        logged += count
-        opened.log.append(batch)
-        opened.log.tell(P, batch[0].request_id, [Outcome(0, "rose", NOON)])
-        with pytest.MonkeyPatch.context() as patched, suppress(Died):
-            die_at(patched, opened, where)
-            flush(opened, [pipeline()], force=True)
-    flush(opened, [pipeline()], force=True)
-
-    assert [f"r{i}" for i in range(logged)] == ids(opened)
-    assert len(steps) == read_outcomes(opened, P).collect().height
-    live = opened.registry.live.merged(P, "m1", 0.0, NOON + 7200)
-    assert logged == (live["rows"] if live else 0)
-    assert logged == (live["prediction"]["score"]["count"] if live else 0)
-    opened.log.close()
-    opened.registry.tables.close()
-
-
-def die_at(patched, opened, where):
-    """Die before or after the call that the letter stands for."""
-
-    def dies(original, after):
-        def call(*arguments):
-            if after:
-                original(*arguments)
-            raise Died
-
-        return call
-
-    spots = {
-        "c": (opened.lake, "create", False),
-        "l": (opened.lake, "create", True),
-        "p": (opened.registry.live, "put", True),
-        "a": (opened.registry.live, "add", False),
-    }
-    if where in spots:
-        owner, name, after = spots[where]
-        patched.setattr(owner, name, dies(getattr(owner, name), after))
 
 
 def test_two_flushes_at_once_write_and_count_once(platform, monkeypatch):
