@@ -15,37 +15,23 @@ import xgboost
 from emulators import credentials, fresh_settings
 
 from ml_control.aws.client import Clients
+from ml_control.aws.lake import open_lake
 from ml_control.aws.trainer import SageMakerTrainer
 from ml_control.aws.training.waiting import Pace
-from ml_control.lake import AREAS, Lake
+from ml_control.lake import Lake
 from ml_control.local.files import read_json
 from ml_control.local.processes import alive
 from ml_control.local.trainer import LocalTrainer
+from ml_control.testing.account import make_buckets
 
 PACE = Pace(first=0.05, longest=0.1)
 
 
 def bucket_lake(settings: Any) -> Lake:
     """A lake in the buckets of these settings, which are made."""
-    from obstore.store import S3Store
-
-    url = settings.endpoint_urls["s3"]
-    s3 = Clients(settings).client("s3")
-    stores = {}
-    for area in AREAS:
-        bucket = settings.bucket(area)
-        where = {"LocationConstraint": settings.region}
-        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=where)
-        stores[area] = S3Store(
-            bucket,
-            endpoint=url,
-            region=settings.region,
-            access_key_id="testing",
-            secret_access_key="testing",
-            virtual_hosted_style_request=False,
-            client_options={"allow_http": True},
-        )
-    return Lake(stores)
+    clients = Clients(settings)
+    make_buckets(clients)
+    return open_lake(clients)
 
 
 class Account:

@@ -12,6 +12,7 @@ from ml_control.errors import Conflict, InvalidSpec, MlControlError, PlatformFai
 from ml_control.settings import AwsSettings
 
 _POOL = 32
+_BY_ITEM = frozenset({"dynamodb", "kinesis", "s3", "sagemaker-runtime", "sqs"})
 _LONGEST = 1024  # characters of AWS's own words in a reason
 
 _BUSY = frozenset(
@@ -95,8 +96,9 @@ class Clients:
     """boto3 clients by service, each made once; they may be used by many threads.
 
     Credentials come from the standard chain; only region, profile, addresses, timeouts and retries
-    are ours. A request is tried ``max_attempts`` times in botocore's adaptive mode, which also
-    slows down a client that AWS throttles.
+    are ours. A request is tried ``max_attempts`` times: in botocore's adaptive mode, which slows a
+    throttled client down, where AWS limits the calls of an account; in its standard mode where each
+    item or record has a limit of its own, for there one busy item would slow down all others.
     """
 
     def __init__(self, settings: AwsSettings) -> None:
@@ -182,7 +184,10 @@ class Clients:
         config = Config(
             connect_timeout=settings.connect_timeout,
             read_timeout=read_timeout,
-            retries={"mode": "adaptive", "total_max_attempts": attempts},
+            retries={
+                "mode": "standard" if service in _BY_ITEM else "adaptive",
+                "total_max_attempts": attempts,
+            },
             max_pool_connections=_POOL,
             tcp_keepalive=True,
             user_agent_extra="ml-control",

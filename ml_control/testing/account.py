@@ -59,12 +59,13 @@ def make_account(settings: AwsSettings, *, shards: int = 2) -> AwsSettings:
 
 
 def make_arrivals(settings: AwsSettings) -> AwsSettings:
-    """Make only the buckets, the queues and the rules between them; the settings with their names.
+    """Make only buckets, tables, queues and the rules between them; the settings with their names.
 
     Raises botocore's errors.
     """
     clients = Clients(settings)
     make_buckets(clients)
+    make_tables(clients)
     queue, dead = _queues(clients)
     return settings.model_copy(update={"queue_url": queue, "dead_letter_url": dead})
 

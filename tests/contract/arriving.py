@@ -15,9 +15,9 @@ from emulators import REGION
 from ml_control.aws.client import Clients
 from ml_control.aws.lake import open_lake
 from ml_control.aws.notifications import SqsNotifications
+from ml_control.aws.registry import DynamoTables
 from ml_control.lake import Lake, pinned
 from ml_control.local.notifications import LocalNotifications
-from ml_control.local.registry import SqliteTables
 
 PIPELINE = "flowers"
 
@@ -125,14 +125,14 @@ class Bucket:
         self.clients = clients_of(account)
         self.s3, self.sqs = self.clients.client("s3"), self.clients.client("sqs")
         self.lake = open_lake(self.clients)
-        self.tables = SqliteTables(home / "registry.db")
+        self.tables = DynamoTables(self.clients, self.lake)
         self.bucket = account.bucket("raw")
 
     def client(self, **more) -> SqsNotifications:
         clients = clients_of(self.settings)
         options = {"wait_seconds": 0, "lease_seconds": 1.5, "visibility_seconds": 1, **more}
-        tables = SqliteTables(self.home / "registry.db")
-        return SqsNotifications(clients, open_lake(clients), tables, **options)
+        lake = open_lake(clients)
+        return SqsNotifications(clients, lake, DynamoTables(clients, lake), **options)
 
     def again(self) -> None:
         """Wait until what was received and not acknowledged is received again."""
@@ -190,12 +190,12 @@ class Bucket:
             "import sys\nfrom pathlib import Path\nfrom ml_control.settings import AwsSettings\n"
             "from ml_control.aws.client import Clients\nfrom ml_control.aws.lake import open_lake\n"
             "from ml_control.aws.notifications import SqsNotifications\n"
-            "from ml_control.local.registry import SqliteTables\n"
+            "from ml_control.aws.registry import DynamoTables\n"
             f"home = Path({str(self.home)!r})\n"
             f"told = {self.settings.model_dump_json()!r}\n"
             "clients = Clients(AwsSettings.model_validate_json(told))\n"
-            "source = SqsNotifications(clients, open_lake(clients),"
-            " SqliteTables(home / 'registry.db'),"
+            "lake = open_lake(clients)\n"
+            "source = SqsNotifications(clients, lake, DynamoTables(clients, lake),"
             " wait_seconds=0, lease_seconds=1.5, visibility_seconds=1)\n" + body
         )
         return subprocess.Popen(

@@ -49,11 +49,12 @@ told = {"waiting": platform.stream.state(NAME).waiting}
 """
 REFUSED = """
 import sys
-from ml_control.aws.client import Clients
 from ml_control.errors import InvalidSpec
-from ml_control.settings import AwsSettings
+from ml_control.platform import open_platform
+from ml_control.settings import AwsSettings, load_settings
+aws = {"platform": "aws", "aws": AwsSettings(region="eu-west-1")}
 try:
-    told = Clients(AwsSettings(region="eu-west-1")).client("s3")
+    told = open_platform(load_settings().model_copy(update=aws))
 except InvalidSpec as error:
     told = error.to_dict()
 """
