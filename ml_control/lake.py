@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -48,10 +49,20 @@ _BUSY = re.compile(
     r"|RequestLimitExceeded|[Tt]imed? ?out|HTTP error|error sending request|connection"
     r"|OperationAborted"
 )
+# Of the request and how it was tried, which every error of the store tells: the words of a key,
+# or of a timeout that was only allowed, are no reason.
+_REQUEST = re.compile(r"(?<=Error performing )[A-Z]+ \S+|max_retries: \d+, retry_timeout: \S+")
 _EXPIRED = re.compile(r"ExpiredToken|RequestExpired|TokenRefreshRequired")
 _DENIED = re.compile(
     r"AccessDenied|\b40[13] [A-Z]|Forbidden|InvalidAccessKeyId|SignatureDoesNotMatch"
 )
+# Of a conditional put that met another one on its way: the object may be there later, or never.
+_CONTENDED = re.compile(r"status code: 409|<Code>ConditionalRequestConflict")
+_CREATES, _CONTENDED_SECONDS = 6, 0.1
+_STEPS = {
+    "InvalidObjectState": "restore it from its archive (aws s3api restore-object), then do it again",
+    "RequestTimeTooSkewed": "set this machine's clock, then do it again",
+}
 _ABSENT = (NotFoundError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _FAILED = (OSError, obstore.exceptions.BaseError)
 
@@ -71,14 +82,16 @@ def _refusal(key: str, error: Exception, what: str, next: str) -> MlControlError
     """The store's error as ours. Only the code and the words of an answer are told, not its rest,
     which may show how the request was signed.
     """
-    text = str(error)
+    text = _REQUEST.sub("", _without_dump(error))
     code = _CODE.search(text)
-    said = ": ".join(filter(None, code.groups())) if code else text.partition("\n\n")[0]
+    said = ": ".join(filter(None, code.groups())) if code else _without_dump(error)
     told = f"could not be {what}: {said}"
     if _EXPIRED.search(text):
         return Retryable(key, told, "renew the credentials, then do it again")
     if "NoSuchBucket" in text:
         return PlatformFailed(key, told, "check the names under [aws] in ml-control.toml")
+    if code is not None and (step := _STEPS.get(code[1])):
+        return PlatformFailed(key, told, step)
     if isinstance(error, PreconditionError):
         return Conflict(key, told, "read it again, then decide anew")
     if isinstance(error, _NOT_ALLOWED) or (_from_afar(text) and _DENIED.search(text)):
@@ -90,6 +103,11 @@ def _refusal(key: str, error: Exception, what: str, next: str) -> MlControlError
 
 
 _NOT_ALLOWED = (PermissionDeniedError, UnauthenticatedError)
+
+
+def _without_dump(error: Exception) -> str:
+    """The store's error without its own structures."""
+    return str(error).partition("\n\n")[0]
 
 
 def _from_afar(text: str) -> bool:
@@ -212,13 +230,22 @@ class Lake:
         return digest.hexdigest(), size, done["version"] or ""
 
     def create(self, key: str, data: bytes) -> None:
-        """Write an object that must not exist yet. Raises ``Conflict`` if it does."""
+        """Write an object that must not exist yet. Raises ``Conflict`` if it does, which may be by
+        this very call when the answer to its first try was lost; ``Retryable`` when others write
+        it all the time.
+        """
         store, path = self._writable(key)
-        with _writing(key):
-            try:
-                obstore.put(store, path, data, mode="create")
-            except AlreadyExistsError as error:
-                raise Conflict(key, "exists already", "read it instead of writing it") from error
+        for attempt in range(_CREATES):
+            time.sleep(attempt * _CONTENDED_SECONDS)
+            with _writing(key):
+                try:
+                    obstore.put(store, path, data, mode="create")
+                    return
+                except AlreadyExistsError as error:
+                    if not _CONTENDED.search(_without_dump(error)):
+                        why = "exists already"
+                        raise Conflict(key, why, "read it instead of writing it") from error
+        raise Retryable(key, "others write it at the same time", "wait, then do it again")
 
     def get(self, key: str) -> bytes:
         """The bytes of an object. Raises ``Retryable`` when it is not there (yet)."""

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_control.aws.lake import open_lake
-from ml_control.errors import BadObject, InvalidSpec, PlatformFailed, Retryable
+from ml_control.errors import BadObject, Conflict, InvalidSpec, PlatformFailed, Retryable
 from ml_control.lake import Lake, pinned, unpinned
 from ml_control.testing.account import make_buckets
 
@@ -149,10 +149,13 @@ def test_a_bucket_that_is_not_there_is_named(given_buckets):
 
 
 def _answer(status, code, words="no"):
+    """What the store says, with the words of a key and of its settings that are no reason."""
     return (
-        "Generic S3 error: Error performing PUT http://x/y in 1ms - Server returned non-2xx status "
+        "Generic S3 error: Error performing PUT http://x/connection-timeout/AccessDenied.csv in 1ms"
+        ", after 0 retries, max_retries: 5, retry_timeout: 180s  - Server returned non-2xx status "
         f"code: {status}: <?xml?>\n<Error><Code>{code}</Code><Message>{words}</Message>"
-        "<StringToSign>AKIASECRET</StringToSign></Error>\n\nDebug source: AKIASECRET"
+        "<StringToSign>AKIASECRET</StringToSign></Error>\n\nDebug source: AKIASECRET\n"
+        "RetryErrorImpl { retries: 0, max_retries: 5, retry_timeout: 180s }"
     )
 
 
@@ -171,6 +174,9 @@ TIMED_OUT = (
         (_answer("403 Forbidden", "SignatureDoesNotMatch"), PlatformFailed, "docs/aws.md"),
         (_answer("400 Bad Request", "ExpiredToken"), Retryable, "renew the credentials"),
         (_answer("400 Bad Request", "KMS.DisabledException"), PlatformFailed, "permissions"),
+        (_answer("400 Bad Request", "KMS.ThrottlingException"), Retryable, "wait"),
+        (_answer("403 Forbidden", "InvalidObjectState"), PlatformFailed, "restore-object"),
+        (_answer("403 Forbidden", "RequestTimeTooSkewed"), PlatformFailed, "clock"),
         (TIMED_OUT, Retryable, "wait"),
     ],
 )
@@ -187,3 +193,33 @@ def test_what_aws_says_becomes_one_of_our_errors(lake, monkeypatch, error, kind,
     assert next in refusal.value.next
     assert "raw/a" == refusal.value.object
     assert not re.search("AKIA", str(refusal.value))
+
+
+@pytest.mark.parametrize("refusals", [1, 99])
+def test_a_put_that_met_another_on_its_way_is_not_taken_for_an_object_that_exists(
+    lake, monkeypatch, refusals
+):
+    """S3 answers 409 while another conditional put is under way, which may yet fail: nothing is
+    there then, so the put is done again, and given up as ``Retryable``.
+    """
+    put, left = obstore.put, [refusals]
+    said = "already exists: " + _answer("409 Conflict", "ConditionalRequestConflict")
+
+    def contended(*told, **more):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise obstore.exceptions.AlreadyExistsError(said)
+        return put(*told, **more)
+
+    monkeypatch.setattr(obstore, "put", contended)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    if refusals > 9:
+        with pytest.raises(Retryable, match="logs/contended/99"):
+            lake.create("logs/contended/99", b"ours")
+    else:
+        lake.create("logs/contended/1", b"ours")
+
+    assert (refusals == 1) == lake.exists(f"logs/contended/{refusals}")
+    if refusals == 1:
+        with pytest.raises(Conflict):
+            lake.create("logs/contended/1", b"another")
