@@ -60,7 +60,7 @@ _DENIED = re.compile(
 _CONTENDED = re.compile(r"status code: 409|<Code>ConditionalRequestConflict")
 _CREATES, _CONTENDED_SECONDS = 6, 0.1
 _STEPS = {
-    "InvalidObjectState": "restore it from its archive (aws s3api restore-object), then do it again",
+    "InvalidObjectState": "restore it from its archive (aws s3api restore-object), then retry",
     "RequestTimeTooSkewed": "set this machine's clock, then do it again",
 }
 _ABSENT = (NotFoundError, FileNotFoundError, IsADirectoryError, NotADirectoryError)

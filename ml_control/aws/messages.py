@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -53,19 +54,35 @@ def read(body: str, bucket: str) -> list[Word]:
             raise TypeError("it is no JSON object")
         if told.get("Event") == "s3:TestEvent":
             return [Word("nothing")]
-        if isinstance(told.get("Records"), list):
-            return [_record(record, bucket) for record in told["Records"]]
-        if told.get("source") == "aws.s3":
-            return [_event(told, bucket)]
-        if told.get("source") in _SCHEDULES:
-            return [_call(told)]
-        raise ValueError(f"its source is {str(told.get('source'))[:100]!r}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        why = f"has no {error}" if isinstance(error, KeyError) else str(error)
-        return [Word("unreadable", reason=f"no event that is known here: {why[:300]}")]
+    except (ValueError, TypeError, RecursionError) as error:
+        return [_unreadable(error)]
+    if isinstance(told.get("Records"), list):
+        return [_word(_record, record, bucket) for record in told["Records"]]
+    return [_word(_event, told, bucket)]
+
+
+def _word(read: Callable[[Any, str], Word], told: Any, bucket: str) -> Word:
+    """What one record says: that it is unreadable where it cannot be read, or kept as text."""
+    try:
+        word = read(told, bucket)
+        # A lone surrogate is no text: no registry takes it.
+        json.dumps(word.to_json(), ensure_ascii=False).encode()
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        return _unreadable(error)
+    return word
+
+
+def _unreadable(error: Exception) -> Word:
+    why = f"has no {error}" if isinstance(error, KeyError) else str(error)
+    said = f"no event that is known here: {why[:300]}".encode("utf-8", "backslashreplace").decode()
+    return Word("unreadable", reason=said)
 
 
 def _event(told: dict[str, Any], bucket: str) -> Word:
+    if told.get("source") in _SCHEDULES:
+        return _call(told)
+    if told.get("source") != "aws.s3":
+        raise ValueError(f"its source is {str(told.get('source'))[:100]!r}")
     if told.get("detail-type") != "Object Created":
         return Word("nothing")
     detail, item = told["detail"], told["detail"]["object"]

@@ -133,6 +133,10 @@ def test_a_schedule_calls_a_pipeline(source):
         ({"Records": [{"eventName": "ObjectCreated:Put"}]}, "has no 's3'"),
         (event(size="many"), "invalid literal"),
         ({**event(), "time": "soon"}, "Invalid isoformat"),
+        (event(size=float("inf")), "infinity"),
+        (event("p/\ud800.csv"), "surrogates not allowed"),
+        (event(bucket="\ud800"), "about bucket \\ud800"),
+        ({"source": "aws.events", "detail": {"pipeline": "\ud800"}}, "surrogates not allowed"),
     ],
 )
 def test_what_nobody_knows_is_told_with_the_reason(told, reason):
@@ -141,6 +145,15 @@ def test_what_nobody_knows_is_told_with_the_reason(told, reason):
 
     assert "unreadable" == word.kind
     assert reason in word.reason
+    assert word.reason.encode()  # so that it can be kept
+
+
+def test_a_record_that_cannot_be_read_leaves_the_others():
+    """Of several records in a message each is read for itself."""
+    good = record()
+    words = read(json.dumps({"Records": [good, {}, 7, good]}), BUCKET)
+
+    assert ["object", "unreadable", "unreadable", "object"] == [word.kind for word in words]
 
 
 @given(st.recursive(
