@@ -168,6 +168,28 @@ def test_a_commit_that_is_done_late_is_known_as_our_own(dynamo):
     assert 3 == log.count(P, NOON)
 
 
+def test_a_commit_that_is_still_under_way_is_known_as_our_own(dynamo):
+    """Asked for again by the same token, DynamoDB says that it is at it; then it was done."""
+    log, dynamodb = alone(dynamo, max_attempts=1)
+    log.append([request("r0")])
+    said = []
+
+    def under_way(request, **_):
+        if said:
+            return None
+        said.append(dynamodb._endpoint.http_session.send(request))
+        body = {"__type": "x#TransactionInProgressException", "Message": "in progress"}
+        raw = type("Raw", (), {"stream": lambda self: [json.dumps(body).encode()]})()
+        return AWSResponse(request.url, 400, {}, raw)
+
+    before_send(dynamodb, WRITES, under_way)
+
+    assert [True, True] == log.append([request("r1"), request("r2")])
+    assert 200 == said[0].status_code
+    assert ["r0", "r1", "r2"] == ids(dynamo.client())
+    assert 3 == log.count(P, NOON)
+
+
 async def awaited(future):
     return await asyncio.wrap_future(future)
 

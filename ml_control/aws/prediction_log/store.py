@@ -18,13 +18,13 @@ ACTIONS = 100  # that a transaction may have
 _GET, _WRITE = 100, 25  # items of one request
 _MOST_TRIES = 12
 _MOVED = "ConditionalCheckFailed"
-# Nothing was done, and the same may work in a moment.
+# Nothing was done, and the same may work in a moment. A TransactionInProgressException is none of
+# these: an earlier try of the same request is under way, and will be done or not.
 _BUSY = frozenset(
     {
         "TransactionConflict",
         "ThrottlingError",
         "ProvisionedThroughputExceeded",
-        "TransactionInProgressException",
         "TransactionConflictException",
     }
 )
