@@ -55,9 +55,6 @@ class AwsSettings(BaseModel):
         default_factory=dict, description="Tags of everything made, beside project and environment."
     )
     metrics_namespace: str = Field("MlControl", description="CloudWatch namespace of metrics.")
-    alarm_prefix: str = Field(
-        "", description="CloudWatch alarms of this prefix are read back; the project's if unset."
-    )
     endpoint_urls: dict[str, str] = Field(
         default_factory=dict,
         description="Other addresses by service (s3, sqs, dynamodb, ...); AWS_ENDPOINT_URL and "
@@ -66,7 +63,7 @@ class AwsSettings(BaseModel):
     connect_timeout: float = Field(5.0, gt=0, le=60, description="Seconds to reach a service.")
     read_timeout: float = Field(20.0, gt=0, le=300, description="Seconds to wait for an answer.")
     max_attempts: int = Field(
-        6, ge=1, le=20, description="Tries of one request, adaptive, before it is Retryable."
+        6, ge=1, le=20, description="Tries of one request before it is Retryable."
     )
 
     def __hash__(self) -> int:
