@@ -1,16 +1,18 @@
 """Words that were read from the queue for another pipeline, until that pipeline asks for them.
 
 One queue serves all pipelines. What is for another one is kept here before it is deleted there, in
-pages of the registry's ledger table. An emptied page is taken again by the next one, so that there
-are never more than once waited at the same time; only waiting pages have an index value, so that a
+pages of the registry's ledger table. An emptied page is taken again by a later one, so that there
+are hardly more than once waited at the same time; only waiting pages have an index value, so that a
 tick with an empty inbox reads nothing old.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ml_control.aws.messages import Word
 from ml_control.ports import Item, Put, Table, Tables
@@ -38,24 +40,28 @@ class Inbox:
     def put(self, pipeline: str, words: Sequence[Word]) -> None:
         """Keep words, durably when it returns."""
         name = _named(pipeline)
-        taken = {item.sk for item in self._waiting(name)}
-        number = 0
         for start in range(0, len(words), _PAGE):
             page = {
                 f"{at:06d}": word.to_json() for at, word in enumerate(words[start : start + _PAGE])
             }
-            while True:
-                sk, number = f"{name}#{number:06d}", number + 1
-                if sk in taken:
-                    continue
-                before = self._tables.get(_TABLE, _pk(name), sk)
-                if before is not None and before.index is not None:
-                    continue
-                # A name of its own for each filling: a place in the page before is no place here.
-                body = {"words": page, "filled": time.time_ns()}
-                item = Item(_pk(name), sk, body, _WAITING)
-                if self._tables.write_each([Put(_TABLE, item, _version(before))])[0]:
-                    break
+            self._fill(name, page)
+
+    def _fill(self, name: str, page: Mapping[str, Any]) -> None:
+        """Fill an empty page. It is guessed among twice as many each time, so that few are looked
+        at however many wait, and their numbers stay small.
+        """
+        pages = 1
+        while True:
+            sk = f"{name}#{secrets.randbelow(pages):06d}"
+            pages *= 2
+            before = self._tables.get(_TABLE, _pk(name), sk)
+            if before is not None and before.index is not None:
+                continue
+            # A name of its own for each filling: a place in the page before is no place here.
+            body = {"words": page, "filled": time.time_ns()}
+            item = Item(_pk(name), sk, body, _WAITING)
+            if self._tables.write_each([Put(_TABLE, item, _version(before))])[0]:
+                return
 
     def kept(self, pipeline: str) -> Iterator[Kept]:
         """All words of a pipeline, page by page."""
