@@ -227,6 +227,42 @@ def test_a_closed_shard_is_finished_before_its_children(kinesis, make, how):
     assert (4, 1) == (stream.state(NAME).waiting, stream.state(NAME).failing)
 
 
+def test_a_consumer_learns_of_shards_from_the_one_before_it(kinesis, make):
+    """What it knows of the shards is older than the position: they are there, not gone."""
+    first, second = make(), make()
+    first.put([record(f"{i}", b"1") for i in range(8)])
+    assert 8 == len(second.read(NAME, 100))
+    kinesis.split("shardId-000000000000")
+    assert 8 == len(consume(first))
+    first.put([record(f"{i}", b"2") for i in range(8)])
+    first.settle(NAME, [one.sequence for one in first.read(NAME, 100)][:7], {})
+
+    assert [b"2"] == data_of(second.read(NAME, 100))
+    assert 1 == second.state(NAME).waiting
+
+
+def test_shards_that_expired_are_forgotten_once(kinesis, make, clock):
+    """At rest the shards are not listed again and again for those that are over."""
+    stream = make()
+    stream.put([record(f"{i}", b"1") for i in range(8)])
+    kinesis.split("shardId-000000000000")
+    consume(stream)
+    clock.now += 23 * HOUR
+    assert [] == stream.read(NAME, 10)
+    clock.now += 3 * HOUR
+    kinesis.expire(shards=True)
+    stream._shards.listed(anew=True)
+    assert [] == stream.read(NAME, 10)
+    kinesis.calls.clear()
+
+    for _ in range(20):
+        assert [] == stream.read(NAME, 10)
+
+    assert "ListShards" not in kinesis.calls
+    position = SqliteTables.get(stream._tables, "control-ledger", f"stream#{NAME}", "position")
+    assert "shardId-000000000000" not in position.body["shards"]
+
+
 def test_a_throttled_read_gives_what_is_there(kinesis, make):
     """Kinesis answers five reads a second: what is in memory goes on, else it is ``Retryable``."""
     stream = make()

@@ -111,6 +111,10 @@ class Shards:
             self._listed = (now, sorted(shards, key=lambda one: one.number))
         return self._listed[1]
 
+    def has(self, id: str) -> bool:
+        """Whether the stream has this shard; one that is not known yet is looked for."""
+        return any(id == one.id for anew in (False, True) for one in self.listed(anew=anew))
+
     def cursor(self, pipeline: str, shard: Shard, begin: Place, as_of: float | None) -> Cursor:
         """The pipeline's cursor, which holds everything from ``begin`` to its place.
 

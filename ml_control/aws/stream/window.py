@@ -30,9 +30,8 @@ class Window:
         self._position = position
         self._asked: dict[str, int] = {}
         self.again = self._read_again()
-        known = {shard.id for shard in shards.listed()}
         for id, settled in position.shards.items():
-            if id not in known and not settled.finished:
+            if not settled.finished and not shards.has(id):
                 raise lost(pipeline, id, settled.as_of or 0.0)
         self.cursors: dict[str, Cursor] = {}
         self._open()
@@ -143,7 +142,6 @@ class Window:
         is worth writing down.
         """
         worth = False
-        listed = {shard.id for shard in self._shards.listed()}
         for id, cursor in self.cursors.items():
             if cursor.records or not cursor.place.after or cursor.place == HORIZON:
                 continue
@@ -151,7 +149,8 @@ class Window:
             if known is None or cursor.ended or _later(cursor.as_of, known.as_of, seconds):
                 worth = True
                 position.shards[id] = settled_of(cursor)
-        for id in [id for id in position.shards if id not in listed]:
+        for id in [id for id in position.shards if not self._shards.has(id)]:
+            worth = True
             del position.shards[id]  # read to its end, and expired
         return worth
 
