@@ -75,14 +75,22 @@ class SqsNotifications:
     def receive(self, pipeline: str, settle: float, limit: int) -> list[Notice]:  # noqa: ARG002
         """See ``ports.Notifications``. An object of a bucket is whole: nothing has to settle.
 
-        What other pipelines' intakes came upon is first, then the queue is read.
+        What other pipelines' intakes came upon is first, then the queue is read. What cannot be
+        read now comes again, and is no reason to keep back what could be.
         """
         limit = min(limit, self.at_once)
-        notices = self._kept(pipeline, limit)
+        notices: list[Notice] = []
+        trouble: list[MlControlError] = []
+        for more in (self._kept, self._read_queue):
+            if len(notices) < limit:
+                notices += more(pipeline, limit - len(notices), trouble)
         if len(notices) < limit:
-            notices += self._read_queue(pipeline, limit - len(notices))
-        if len(notices) < limit:
-            self._read_dead()  # into the inbox: its pipeline's next intake has it
+            self._read_dead(trouble)
+        if trouble and not notices:
+            raise trouble[0]
+        if trouble:
+            said = "what could not be read of the arrivals of %s comes again: %s"
+            _logger.warning(said, pipeline, trouble[0])
         return self._raw.in_order(notices)
 
     def acknowledge(self, notices: Iterable[Notice]) -> None:
@@ -175,16 +183,24 @@ class SqsNotifications:
             )
         return url
 
-    def _kept(self, pipeline: str, limit: int) -> list[Notice]:
+    def _kept(self, pipeline: str, limit: int, trouble: list[MlControlError]) -> list[Notice]:
         found: list[Notice] = []
         for kept in self._inbox.kept(pipeline):
             if kept.word.kind == "object":
-                found.append(self._raw.notice(kept.word, f"{_KEPT}{kept.place}"))
+                found += self._noticed(kept.word, f"{_KEPT}{kept.place}", trouble)
             if len(found) == limit:
                 break
         return found
 
-    def _read_queue(self, pipeline: str, limit: int) -> list[Notice]:
+    def _noticed(self, word: Word, handle: str, trouble: list[MlControlError]) -> list[Notice]:
+        """The notice of a word, or none while S3 cannot be asked about it: then it stays."""
+        try:
+            return [self._raw.notice(word, handle)]
+        except MlControlError as error:
+            trouble.append(error)
+            return []
+
+    def _read_queue(self, pipeline: str, limit: int, trouble: list[MlControlError]) -> list[Notice]:
         """Read messages, at most as many; those of this pipeline stay in the queue until they are
         acknowledged, the others are kept elsewhere and deleted.
         """
@@ -192,38 +208,45 @@ class SqsNotifications:
         notices: list[Notice] = []
         others: list[tuple[dict[str, Any], list[Word]]] = []
         seen = 0
-        try:
-            while seen < limit and time.monotonic() < until:
+        while seen < limit and time.monotonic() < until:
+            try:
                 batch = self._receive(queue, min(_BATCH, limit - seen), first=not seen)
-                if not batch:
-                    break
-                seen += len(batch)
-                for message in batch:
-                    words = self._words(message)
-                    if len(words) == 1 and _is_object_of(words[0], pipeline):
-                        notices.append(self._raw.notice(words[0], message["ReceiptHandle"]))
-                    else:
-                        others.append((message, words))
-        finally:
-            self._keep(queue, others)
+            except MlControlError as error:
+                trouble.append(error)
+                break
+            if not batch:
+                break
+            seen += len(batch)
+            for message in batch:
+                words = self._words(message)
+                if len(words) == 1 and _is_object_of(words[0], pipeline):
+                    notices += self._noticed(words[0], message["ReceiptHandle"], trouble)
+                else:
+                    others.append((message, words))
+        self._keep(queue, others)
         return notices
 
-    def _read_dead(self) -> None:
-        """Keep what SQS gave up delivering, marked so; asked for once in a while."""
+    def _read_dead(self, trouble: list[MlControlError]) -> None:
+        """Keep what SQS gave up delivering, marked so; asked for once in a while. It goes into the
+        inbox, so that its pipeline's next intake has it.
+        """
         queue = self._clients.settings.dead_letter_url
         if not queue or time.monotonic() - self._dead_at < self._dead_seconds:
             return
-        for _ in range(self.at_once // _BATCH):
-            batch = self._receive(queue, _BATCH, first=False)
-            if not batch:
-                break
-            why = "it was received again and again without being recorded (dead-letter queue)"
-            marked = [
-                (message, [replace(word, parked=why) for word in self._words(message)])
-                for message in batch
-            ]
-            self._keep(queue, marked)
         self._dead_at = time.monotonic()
+        why = "it was received again and again without being recorded (dead-letter queue)"
+        try:
+            for _ in range(self.at_once // _BATCH):
+                batch = self._receive(queue, _BATCH, first=False)
+                if not batch:
+                    break
+                marked = [
+                    (message, [replace(word, parked=why) for word in self._words(message)])
+                    for message in batch
+                ]
+                self._keep(queue, marked)
+        except MlControlError as error:
+            trouble.append(error)
 
     def _receive(self, queue: str, most: int, *, first: bool) -> list[dict[str, Any]]:
         sqs = self._clients.client("sqs")

@@ -9,6 +9,7 @@ from urllib.parse import quote_plus
 import pytest
 from arriving import PIPELINE as P
 from arriving import Bucket
+from botocore.exceptions import ClientError
 from emulators import credentials, fresh_settings
 
 from ml_control.errors import InvalidSpec, PlatformFailed
@@ -294,6 +295,47 @@ def test_what_was_given_up_comes_back_parked(bucket, source):
     assert "dead-letter queue" in notice.parked
     assert 1 == len(list(bucket.lake.list("logs/_arrivals/unreadable")))
     assert [] == bucket.client().receive(P, 0.0, 10)
+
+
+def refusing(source, service, operation, refused):
+    """Calls of an operation, from now on, of which AWS refuses those with these numbers."""
+    count = iter(range(1000))
+
+    def refuse(**_):
+        if next(count) in refused:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, operation)
+
+    events = source._clients.client(service).meta.events
+    events.register(f"before-call.{service}.{operation}", refuse)
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "refused", "found", "left"),
+    [
+        ("sqs", "ReceiveMessage", {1}, 10, 2),  # the second batch
+        ("sqs", "ReceiveMessage", {3}, 12, 0),  # the dead-letter queue
+        ("s3", "ListObjectVersions", {4}, 11, 0),  # of one object without a version
+    ],
+)
+def test_what_cannot_be_read_does_not_keep_back_what_could(
+    bucket, service, operation, refused, found, left
+):
+    """What was received is recorded; the rest comes again, and is an error where it is all."""
+    drain(bucket)
+    for number in range(12):
+        bucket.put_key(f"{P}/{number}.csv")
+    drain(bucket)
+    for number in range(12):
+        bucket.send(event(bucket, f"{P}/{number}.csv"))
+    source = bucket.client(visibility_seconds=60)
+    refusing(source, service, operation, refused)
+
+    assert found == len(source.receive(P, 0.0, 1000))
+    assert left == len(bucket.client(visibility_seconds=60).receive(P, 0.0, 1000))
+    assert 12 == len(bucket.left())
+    refusing(source, "sqs", "ReceiveMessage", range(1000))
+    with pytest.raises(PlatformFailed, match="AccessDenied"):
+        source.receive(P, 0.0, 1000)
 
 
 def test_calls_wait_until_they_are_dropped(bucket, source):
