@@ -30,6 +30,9 @@ _BUSY = frozenset(
         "PriorRequestNotComplete",
         "TransactionInProgressException",
         "KMSThrottlingException",
+        "KMSThrottling",
+        "KmsThrottled",
+        "OverLimit",
         "ServiceUnavailable",
         "ServiceUnavailableException",
         "InternalFailure",
@@ -61,6 +64,8 @@ _DENIED = frozenset(
         "AccessDeniedException",
         "UnauthorizedOperation",
         "KMSAccessDeniedException",
+        "KMSAccessDenied",
+        "KmsAccessDenied",
         "NotAuthorized",
         "403",
     }
@@ -80,6 +85,7 @@ _ABSENT = frozenset(
 _MOVED = frozenset(
     {"ConditionalCheckFailedException", "PreconditionFailed", "ConditionalRequestConflict"}
 )
+_SKEWED = ("Signature expired", "Signature not yet current", "request time and the current time")
 _CAPACITY = ("CapacityError", "InsufficientInstanceCapacity", "Unable to provision requested")
 _SECRETS = (
     re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{12,}"),
@@ -269,6 +275,9 @@ def _answered(error: Any, object: str, next: str) -> MlControlError:
         return Retryable(object, said, "wait, then do it again", **detail)
     if any(mark in words for mark in _CAPACITY):
         return Retryable(object, said, "wait, or name another instance type", **detail)
+    if any(mark in words for mark in _SKEWED):
+        step = "set this machine's clock, then do it again"
+        return PlatformFailed(object, said, step, **detail)
     if code in _UNKNOWN_CALLER:
         return PlatformFailed(object, said, "give valid credentials, then do it again", **detail)
     if code in _DENIED:

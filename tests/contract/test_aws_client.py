@@ -29,6 +29,13 @@ def refused(code, status=400, words="no"):
         (refused("ConditionalCheckFailedException"), Conflict, "read it again"),
         (refused("AccessDenied", 403), PlatformFailed, "allow PutThing"),
         (refused("UnrecognizedClientException"), PlatformFailed, "valid credentials"),
+        (
+            refused("InvalidSignatureException", 403, "Signature expired: x"),
+            PlatformFailed,
+            "clock",
+        ),
+        (refused("OverLimit", 403), Retryable, "wait"),
+        (refused("KmsThrottled"), Retryable, "wait"),
         (refused("ResourceLimitExceeded"), PlatformFailed, "quota"),
         (refused("ValidationException", 400, "CapacityError: Unable to"), Retryable, "instance"),
         (refused("NoSuchBucket", 404), PlatformFailed, "names under [aws]"),

@@ -246,6 +246,12 @@ def test_requests_are_few(world):
     assert {"GetItem": 1} == world.requests(lambda: tables.get(T, "p", "000"))
     assert {"Query": 1} == world.requests(lambda: list(tables.query_index(T, "absent")))
     assert {"Query": 1} == world.requests(lambda: list(tables.query(T, "p", limit=5)))
+    sizes: list[int] = []
+    count = lambda parsed, **_: sizes.append(parsed["Count"])  # noqa: E731
+    world.client.meta.events.register("after-call.dynamodb.Query", count)
+    assert "new" == next(tables.query(T, "p", reverse=True)).sk
+    assert [50] == sizes
+    assert 201 == len(list(tables.query(T, "p", reverse=True)))
 
 
 def test_more_actions_than_a_transaction_takes_are_refused_before_any_request(world):

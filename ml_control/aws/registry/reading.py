@@ -19,6 +19,7 @@ from ml_control.ports import Item, Table
 
 _Place = tuple[Table, str, str]  # a table and the stored keys in it
 _PAGE = 1000  # items of one page, as much as a reader may be behind
+_NEWEST = 50  # of the first page from the end: who reads backwards seldom reads on
 _BATCH = 100  # keys of one BatchGetItem, DynamoDB's own limit
 
 
@@ -161,14 +162,16 @@ class Reader:
 
         request = self._query(table, pk, begins)
         request["ScanIndexForward"] = not reverse
+        most = _NEWEST if reverse else _PAGE
         while limit is None or told < limit:
-            request["Limit"] = _PAGE if limit is None else min(_PAGE, limit - told)
+            request["Limit"] = most if limit is None else min(_PAGE, limit - told)
             with self.errors(f"registry table {table}"):
                 answer = self._clients.client("dynamodb").query(**request)
             yield answer["Items"], left
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+            most = _PAGE
 
     def count(self, table: Table, index: str) -> int:
         """How many entries an index value has: a request for each megabyte of them."""
