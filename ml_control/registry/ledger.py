@@ -119,6 +119,18 @@ class Ledger:
         found = [(Event.model_validate(item.body), item.version) for item in items]
         return [(event, version) for event, version in found if event.key == key]  # '#' in a key
 
+    def by_key(self, pipeline: str, partition: str, most: int) -> dict[str, list[Event]] | None:
+        """Every recorded version in a partition, by key; None where these are over ``most``."""
+        items = self._tables.query(_TABLE, _pk(pipeline), prefix=f"{partition}#", limit=most + 1)
+        found: dict[str, list[Event]] = {}
+        for count, item in enumerate(items):
+            if count == most:
+                return None
+            event = Event.model_validate(item.body)
+            if event.partition == partition:  # '#' in a partition
+                found.setdefault(event.key, []).append(event)
+        return found
+
     def at(self, pipeline: str, path: str) -> tuple[Event | None, str]:
         """The event that was recorded with this path, and the key that was meant to have it."""
         item = self._tables.get(_TABLE, f"path#{pipeline}", path)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ml_control.core.records import Event
 from ml_control.platform import Platform
+
+_MANY = 10  # events of a partition from which on a look at all of it may be less
+_WORTH = 5  # known events that are read for each look that is saved
 
 
 def in_order(platform: Platform, events: Sequence[Event]) -> tuple[list[Event], list[int]]:
@@ -16,9 +20,10 @@ def in_order(platform: Platform, events: Sequence[Event]) -> tuple[list[Event], 
     told otherwise by a listing than by an event.
     """
     placed, numbers = [], []
-    for told in events:
-        event = _where_known(platform, told)
-        newer, number = _newer(platform, event)
+    there = [_where_known(platform, told) for told in events]
+    known = _Known(platform, there)
+    for event in there:
+        newer, number = _newer(platform, event, known)
         placed.append(_overtaken(event) if any(each.state == "done" for each in newer) else event)
         numbers.append(number)
     return placed, numbers
@@ -38,12 +43,33 @@ def _overtaken(event: Event) -> Event:
     return event.model_copy(update={"state": "superseded", "reason": said})
 
 
-def _newer(platform: Platform, event: Event) -> tuple[list[Event], int]:
+class _Known:
+    """What the ledger knows of the events' keys: by a look at each, or at a whole partition where
+    that is less than so many looks.
+    """
+
+    def __init__(self, platform: Platform, events: Sequence[Event]) -> None:
+        self._ledger = platform.registry.ledger
+        self._whole = {
+            place: found
+            for place, count in Counter((e.pipeline, e.partition) for e in events).items()
+            if count >= _MANY and (found := self._ledger.by_key(*place, _WORTH * count)) is not None
+        }
+
+    def versions(self, event: Event) -> list[Event]:
+        """The known versions of an event's key in its partition."""
+        whole = self._whole.get((event.pipeline, event.partition))
+        if whole is not None:
+            return whole.get(event.key, [])
+        found = self._ledger.versions(event.pipeline, event.partition, event.key)
+        return [known for known, _ in found]
+
+
+def _newer(platform: Platform, event: Event, ledger: _Known) -> tuple[list[Event], int]:
     """Known versions that were put later, and a number below theirs; none and 0 otherwise."""
     if not event.path:
         return [], 0
-    ledger = platform.registry.ledger
-    known = [e for e, _ in ledger.versions(event.pipeline, event.partition, event.key)]
+    known = ledger.versions(event)
     if any(other.version == event.version for other in known):
         return [], 0
     newer: list[Event] = []
