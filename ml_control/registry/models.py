@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ml_control.core.records import ModelVersion, TrainingState, Verdict
+from ml_control.core.records import ModelVersion, Verdict
+from ml_control.core.training_state import TrainingState
 from ml_control.errors import Conflict, NotProven
 from ml_control.ports import Check, Item, Put, Table, Tables
 

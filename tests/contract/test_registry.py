@@ -17,9 +17,9 @@ from ml_control.core.records import (
     PartitionState,
     Published,
     Request,
-    TrainingState,
     Verdict,
 )
+from ml_control.core.training_state import TrainingState
 from ml_control.errors import Conflict, NotProven
 from ml_control.ports import Item, Put
 from ml_control.registry import Registry

@@ -2,7 +2,6 @@
 
 import pytest
 
-from ml_control.core.records import TrainingState
 from ml_control.core.retraining import (
     GRACE_SECONDS,
     Measured,
@@ -13,6 +12,7 @@ from ml_control.core.retraining import (
     redeploying,
     requested,
 )
+from ml_control.core.training_state import TrainingState
 from ml_control.spec import Retrain
 
 NOW = 1_000_000.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ml_control.core.records import TrainingState
 from ml_control.core.retraining import Observation, begun, called, decide, ended, requested
+from ml_control.core.training_state import TrainingState
 from ml_control.spec import Retrain
 
 NOW = 1_000_000.0

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_control.core.records import TrainingState, Trigger
 from ml_control.core.retraining import (
     GRACE_SECONDS,
     Measured,
@@ -16,6 +15,7 @@ from ml_control.core.retraining import (
     redeploying,
     requested,
 )
+from ml_control.core.training_state import TrainingState, Trigger
 from ml_control.spec import Retrain
 
 NOW = 1_000_000.0

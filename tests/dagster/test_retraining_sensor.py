@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ml_control.core.records import TrainingState
+from ml_control.core.training_state import TrainingState
 from ml_control.services.models.retraining import BACKFILL_STAGE
 
 DAY, NEXT, LAST = "2024-03-04", "2024-03-05", "2024-03-06"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ml_control.core.records import TrainingState
 from ml_control.core.retraining.observation import Asking, Decision, Observation
 from ml_control.core.retraining.transitions import DAY_SECONDS, repaired
 from ml_control.core.retraining.triggers import due, held, is_new, judged
+from ml_control.core.training_state import TrainingState
 from ml_control.spec import Retrain
 
 GRACE_SECONDS = 60.0

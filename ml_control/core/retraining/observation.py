@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ml_control.core.records import TrainingState, TriggerKind
+from ml_control.core.training_state import TrainingState, TriggerKind
 
 
 @dataclass(frozen=True)

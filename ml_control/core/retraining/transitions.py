@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ml_control.core.records import TrainingState, Trigger
+from ml_control.core.training_state import TrainingState, Trigger
 
 DAY_SECONDS = 86400.0
 _MOST_ASKED = 10_000  # the largest budget

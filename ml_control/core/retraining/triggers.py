@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ml_control.core.records import TrainingState, Trigger, TriggerKind
 from ml_control.core.retraining.observation import Asking, Measured, Observation
 from ml_control.core.retraining.schedule import next_time
+from ml_control.core.training_state import TrainingState, Trigger, TriggerKind
 from ml_control.spec import Retrain
 
 MEASURED: tuple[TriggerKind, ...] = (

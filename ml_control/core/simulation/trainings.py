@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ml_control.core.records import Dataset, DatasetPart, TrainingState
+from ml_control.core.records import Dataset, DatasetPart
 from ml_control.core.retraining import Measured, Observation, begun, decide, ended, requested
+from ml_control.core.training_state import TrainingState
 from ml_control.spec import Retrain
 
 _MOST = 1_000_000  # decisions: far beyond any history; a policy that wakes itself for ever ends

@@ -12,8 +12,9 @@ from ml_control.core.drift import ColumnDrift
 from ml_control.core.live_drift import drift_between
 from ml_control.core.live_quality import added, fall, value_of
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import ModelVersion, TriggerKind
+from ml_control.core.records import ModelVersion
 from ml_control.core.retraining import Measured
+from ml_control.core.training_state import TriggerKind
 from ml_control.errors import MlControlError
 from ml_control.platform import Platform
 from ml_control.services.traffic.live import reference_of

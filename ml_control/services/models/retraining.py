@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import ModelVersion, TrainingState
+from ml_control.core.records import ModelVersion
 from ml_control.core.retraining import (
     Asking,
     Decision,
@@ -18,6 +18,7 @@ from ml_control.core.retraining import (
     redeploying,
     requested,
 )
+from ml_control.core.training_state import TrainingState
 from ml_control.platform import Platform
 from ml_control.services.alerts import clear_alerts, raise_alert
 from ml_control.services.arrivals.requests import given_up, partitions_with_work
