@@ -154,13 +154,13 @@ def test_a_chain_cut_by_the_restore_is_refused(world):
 
 
 @pytest.mark.parametrize("command", ["backup", "restore"])
-def test_a_file_is_no_backup_of_tables(audited, monkeypatch, command):
+def test_a_file_is_no_backup_of_tables(audited, command):
     """On platform aws the commands name point-in-time recovery and what to do after it."""
     from click.testing import CliRunner
 
-    monkeypatch.setenv("ML_CONTROL_PLATFORM", "aws")
     arguments = ["--home", str(audited.path), "--pipelines", str(audited.pipelines), command]
-    result = CliRunner().invoke(cli, [*arguments, "file.db"])
+    aws = {"ML_CONTROL_PLATFORM": "aws"}  # for the command alone: the home's end is local
+    result = CliRunner().invoke(cli, [*arguments, "file.db"], env=aws)
 
     assert 1 == result.exit_code
     assert "InvalidSpec: ml-control " + command in result.stderr
