@@ -76,3 +76,16 @@ def test_a_partition_of_many_is_not_read_for_a_few(platform):
     _, looks = told(platform, [event(f"new{n}", n) for n in range(200, 210)])
 
     assert 11 == looks
+
+
+def test_versions_that_are_told_of_backwards_never_take_the_place_of_a_later_one(platform):
+    """However many intakes each bring an older version, the one that was put last stays last."""
+    ledger = platform.registry.ledger
+    for number in range(60, 0, -1):
+        events, numbers = ordering.in_order(platform, [event("a", number)])
+        ledger.record(P, events, [True], numbers=numbers)
+
+    assert [f"v{n}" for n in range(1, 61)] == [
+        e.version for e in sorted(ledger.events(P), key=lambda e: e.seq)
+    ]
+    assert 60 == len({e.seq for e in ledger.events(P)} - {0})

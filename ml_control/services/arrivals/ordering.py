@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ml_control.core.records import Event
 from ml_control.platform import Platform
+from ml_control.registry.ledger import GAP
 
 _MANY = 10  # events of a partition from which on a look at all of it may be less
 _WORTH = 5  # known events that are read for each look that is saved
@@ -91,4 +92,7 @@ def _is_older(platform: Platform, event: Event, other: Event) -> bool:
 
 
 def _between(below: int, above: int) -> int:
-    return (below + above) // 2 or below
+    """A number between two; of the first version, for which nothing is below, far below it. Never
+    0, for that is the end.
+    """
+    return ((below + above) // 2 if below else above - GAP) or below or -1
