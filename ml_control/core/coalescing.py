@@ -30,7 +30,7 @@ class Waiting(Record):
                 "objects": self.objects + 1,
                 "first_at": min(self.first_at, at) if self.objects else at,
                 "last_at": max(self.last_at, at) if self.objects else at,
-                "newest": max(self.newest, seq),
+                "newest": max(self.newest, seq) if self.objects else seq,
             }
         )
 

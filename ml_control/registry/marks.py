@@ -111,19 +111,18 @@ class Marks:
         return True
 
     def _sum(self, pipeline: str, partition: str) -> Waiting:
-        objects, newest, times = 0, 0, []
+        numbers, times = [], []
         for state in _OPEN:
             index = f"{state}#{pipeline}"
             for item in self._tables.query_index(_TABLE, index, prefix=f"{partition}#"):
-                objects += 1
-                newest = max(newest, int(item.body["seq"]))
+                numbers.append(int(item.body["seq"]))
                 times.append(float(item.body["recorded_at"]))
         return Waiting(
             partition=partition,
-            objects=objects,
+            objects=len(numbers),
             first_at=min(times, default=0.0),
             last_at=max(times, default=0.0),
-            newest=newest,
+            newest=max(numbers, default=0),
         )
 
     def _get(self, pipeline: str, partition: str) -> tuple[Waiting, int]:

@@ -89,3 +89,18 @@ def test_versions_that_are_told_of_backwards_never_take_the_place_of_a_later_one
         e.version for e in sorted(ledger.events(P), key=lambda e: e.seq)
     ]
     assert 60 == len({e.seq for e in ledger.events(P)} - {0})
+
+
+def test_each_old_version_that_waits_alone_is_another_piece_of_work(platform):
+    """Attempts are counted by the newest number that waits: they must not add up over versions."""
+    ledger = platform.registry.ledger
+    newest = []
+    for number in range(30, 0, -1):
+        events, numbers = ordering.in_order(platform, [event("a", number)])
+        ledger.record(P, events, [True], numbers=numbers)
+        (mark,) = ledger.waiting(P)
+        assert mark == ledger.marks.refresh(P, DAY)
+        newest.append(mark.newest)
+        ledger.move(list(ledger.events(P, state="pending")), "quarantined", "unusable")
+
+    assert 30 == len(set(newest))
