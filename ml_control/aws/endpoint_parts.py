@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_control.aws.client import Clients, code_of, translated
@@ -97,7 +97,8 @@ class Parts:
     def __init__(self, clients: Clients, lake: Lake) -> None:
         self._clients = clients
         self._lake = lake
-        self._known: dict[str, Running] = {}
+        self._known: dict[str, tuple[object, Running]] = {}
+        self._seen: dict[str, str] = {}  # by key of an archive, the stamp of its proven bytes
 
     def wanted(
         self,
@@ -168,14 +169,31 @@ class Parts:
         asked = {"EndpointConfigName": wanted.config, **config, **more}
         self._create("endpoint_config", wanted.config, asked, config, tags)
 
-    def running(self, config: str) -> Running:
-        """What a configuration serves: asked once, for neither it nor its model can be changed."""
-        if config not in self._known:
+    def running(self, config: str, at: object) -> Running:
+        """What a configuration serves. ``at``: when its endpoint was last changed.
+
+        Asked once for each change: neither it nor its model can be changed, but somebody may make
+        others of their names. The archive is looked at each time, for machines that are started
+        later read what is there then: one that was replaced is none of ours.
+        """
+        known, found = self._known.get(config, (None, Running()))
+        if not found.archive or known != at:
             found = self._read(config)
-            if not found.archive:
-                return found  # it may have been read in the moment before it was whole
-            self._known[config] = found
-        return self._known[config]
+            if found.archive:  # else it may have been read in the moment before it was whole
+                self._known[config] = (at, found)
+        return found if self._is_whole(found) else replace(found, archive="")
+
+    def _is_whole(self, runs: Running) -> bool:
+        """Whether a served archive has its bytes. One that is gone can be read by nobody."""
+        if not runs.archive or not (stamp := self._lake.stamp(runs.key)):
+            return True
+        if self._seen.get(runs.key) == stamp:
+            return True
+        if sha256(self._lake.get(runs.key)) != runs.archive:
+            return False
+        if self._lake.stamp(runs.key) == stamp:  # it was this one that was read
+            self._seen[runs.key] = stamp
+        return True
 
     def remove(self, config: str, part: Mapping[str, str], *, model: bool, archive: bool) -> None:
         """A configuration and, unless others use them, its model and its archive."""
