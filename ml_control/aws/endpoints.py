@@ -50,7 +50,7 @@ class SageMakerEndpoints:
         self._turns = Turns(tables, clock, sleep)
         self._parts = Parts(clients, lake)
         self._changes = Changes(clients, self._parts, self._turns, times or Times(), sleep, clock)
-        self._invocations = Invocations(clients, self._may_answer, fresh_seconds, sleep)
+        self._invocations = Invocations(clients, self._may_answer, fresh_seconds)
 
     def deploy(
         self,
