@@ -291,11 +291,15 @@ def test_a_shape_that_sagemaker_refuses_is_refused_before_anything_is_made(hoste
     assert EMPTY == hosted.left()
 
 
-def test_with_a_third_of_all_calls_throttled_a_deployment_comes_to_its_end(hosted, one):
+def test_with_a_third_of_all_calls_throttled_a_deployment_comes_to_its_end(
+    hosted, one, monkeypatch
+):
     """Looking, making and marking under 30% throttling; what is refused altogether is Retryable,
     and the next try goes on from there, with one endpoint in the end.
     """
-    plane = hosted.control_plane(replace(QUICK, poll=0.3, longest_poll=0.6), max_attempts=1)
+    # A client that is throttled slows down to one call in two seconds, of AWS's time.
+    monkeypatch.setattr("botocore.retries.bucket.TokenBucket._MIN_RATE", 50.0)
+    plane = hosted.control_plane(max_attempts=1)
     hosted.director.throttle(0.3)
     deadline, state = time.monotonic() + 2 * WAIT, None
     try:
