@@ -81,7 +81,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Running:
-    """What a configuration serves. ``archive`` is empty where that is not exactly one of ours."""
+    """What a configuration serves. ``archive`` is empty where that is not exactly one of ours.
+
+    ``replaced``: the address of an archive that was ours and has other bytes now.
+    """
 
     model_version: str = UNKNOWN
     archive: str = ""
@@ -89,6 +92,7 @@ class Running:
     instances: bool = False
     model: str = ""
     key: str = ""
+    replaced: str = ""
 
 
 class Parts:
@@ -181,7 +185,9 @@ class Parts:
             found = self._read(config)
             if found.archive:  # else it may have been read in the moment before it was whole
                 self._known[config] = (at, found)
-        return found if self._is_whole(found) else replace(found, archive="")
+        if self._is_whole(found):
+            return found
+        return replace(found, archive="", replaced=self._lake.uri(found.key))
 
     def _is_whole(self, runs: Running) -> bool:
         """Whether a served archive has its bytes. One that is gone can be read by nobody."""

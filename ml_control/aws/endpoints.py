@@ -116,6 +116,8 @@ class SageMakerEndpoints:
         }
         if failed:
             detail["last_failure"] = failed
+        if runs.replaced:
+            detail["replaced"] = runs.replaced
         version = runs.model_version
         if status == "Creating":
             return EndpointState(name, "Creating", "", version, reason, detail)

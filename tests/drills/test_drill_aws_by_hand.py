@@ -117,10 +117,12 @@ def test_an_archive_that_is_replaced_while_it_serves_is_found_at_the_next_look(
     archive = sha256(one)
     assert 200 == beside.invoke("income-a", b"1,2,3,4", archive=archive).status
     made = hosted.director.calls()["CreateEndpoint"]
-    hosted.lake.put(f"artifacts/_served/income-a/{archive}/model.tar.gz", another)
+    key = f"artifacts/_served/income-a/{archive}/model.tar.gz"
+    hosted.lake.put(key, another)
 
     for control_plane in (plane, beside, hosted.control_plane()):
-        assert "" == control_plane.describe("income-a").detail["archive_sha256"]
+        detail = control_plane.describe("income-a").detail
+        assert ("", hosted.lake.uri(key)) == (detail["archive_sha256"], detail["replaced"])
         with pytest.raises(Retryable, match="another model"):
             control_plane.invoke("income-a", b"1,2,3,4", archive=archive)
 
