@@ -95,7 +95,7 @@ class Changes:
             return
         deadline = time.monotonic() + timeout
         # Noted before it is made, so that whatever happens it can be removed.
-        made = {**turn.body.get("made", {}), wanted.config: wanted.part}
+        made = {**self._noted(turn, found), wanted.config: wanted.part}
         before = str(found.get("EndpointConfigName", "")) if found else ""
         self._turns.renew(turn, made=made, wanted=wanted.config, stopped=False)
         try:
@@ -111,6 +111,18 @@ class Changes:
             turn, served={**wanted.served, "at": self._clock()}, failed=None, stopped=False
         )
         self._tidy(turn, wanted.endpoint, {before, wanted.config})
+
+    def _noted(self, turn: Turn, found: dict[str, Any] | None) -> dict[str, Any]:
+        """What was made for an endpoint. A registry that was restored from an earlier time does not
+        know what serves: if that is one of ours, it is noted again, so that it is removed once.
+        """
+        made: dict[str, Any] = dict(turn.body.get("made", {}))
+        config = str(found.get("EndpointConfigName", "")) if found else ""
+        if found and config not in made:
+            runs = self._parts.running(config, found["LastModifiedTime"])
+            if runs.archive:
+                made[config] = {"model": runs.model, "key": runs.key}
+        return made
 
     def _away(self, turn: Turn, wanted: Wanted, found: dict[str, Any]) -> None:
         """Delete an endpoint that has the wanted configuration by name only.
@@ -136,8 +148,9 @@ class Changes:
             runs = self._parts.running(config, found["LastModifiedTime"])
             if runs.archive or not served:
                 served = {"model_version": runs.model_version, "archive_sha256": runs.archive}
+        made = self._noted(turn, found)
         self._deleted(turn, real, self.times.stop)
-        self._turns.renew(turn, served=served, failed=None, stopped=True, wanted="")
+        self._turns.renew(turn, served=served, failed=None, stopped=True, wanted="", made=made)
         self._tidy(turn, real, set())
 
     def _serves(self, found: dict[str, Any], wanted: Wanted, archive: bytes, turn: Turn) -> bool:

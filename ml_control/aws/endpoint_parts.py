@@ -265,9 +265,16 @@ class Parts:
         key, archive = self._served(str(container.get("ModelDataUrl", "")))
         # Other variables change the answers, and so does another image.
         own = not environment and bool(tag) and not (model or {}).get("Containers")
-        if not own or container.get("Image") != self.image(tag):
+        if not own or container.get("Image") != self._known_image(tag):
             archive = ""
         return Running(version, archive, tag, instances, name, key)
+
+    def _known_image(self, tag: str) -> str:
+        """The image of a tag that somebody else may have written; none for an unknown one."""
+        try:
+            return self.image(tag)
+        except InvalidSpec:
+            return ""
 
     def image(self, tag: str) -> str:
         """The image of a container here. Raises ``InvalidSpec`` for an unknown tag."""

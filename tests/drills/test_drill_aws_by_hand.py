@@ -81,6 +81,16 @@ def test_a_variable_or_an_image_of_somebody_elses_is_not_one_of_ours(hosted, one
     assert "" == plane.describe("income-a").detail["archive_sha256"]
 
 
+def test_a_container_that_nobody_knows_is_not_one_of_ours(hosted, one):
+    """What serves is told as unproven, not as an error, so that it can be stopped."""
+    plane = hosted.control_plane()
+    put(plane, one)
+    theirs = {"ML_CONTROL_MODEL_VERSION": "v1", "ML_CONTROL_CONTAINER": "99.0-1"}
+    by_hand(hosted, None, variables=theirs)
+
+    assert "" == plane.describe("income-a").detail["archive_sha256"]
+
+
 def test_what_serves_without_proof_is_stopped(hosted, trained, another):
     """I2: somebody points the live variant to a model of their own. The next look stops it, writes
     it down, and says what to do; the proven model is brought back only by its verdict.

@@ -232,7 +232,12 @@ def test_the_endpoint_itself_keeps_the_highest_token(hosted, one, another):
 
     assert 7 == caught.value.detail["seen"]
     assert "v1" == plane.describe("income-a").model_version
-    assert "v2" == put(plane, another, version="v2", token=8).model_version
+    state = put(plane, another, version="v2", token=8)
+    assert "v2" == state.model_version
+    put(plane, one, version="v3", token=8)
+    assert 2 == len(hosted.left()["configs"])  # that of v1, which this registry never made, is gone
+    plane.stop("income-a")
+    assert EMPTY == hosted.left()
 
 
 def test_an_alarm_takes_an_update_back(hosted, one, another):
