@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from ml_control.aws.client import Clients
 from ml_control.settings import AwsSettings
 
 REGION = "eu-west-1"
@@ -118,6 +120,23 @@ def ministack_url() -> str:
         if server.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"ministack did not start: {log.read_text()[-2000:]}")
         time.sleep(0.1)
+
+
+@cache
+def _session(key: str) -> Any:
+    import boto3
+
+    return boto3.Session(key, key, region_name=REGION)
+
+
+def clients_of(settings: AwsSettings) -> Clients:
+    """Clients of their own, over one session: the models of the services are read once.
+
+    The credentials are those of the environment now.
+    """
+    clients = Clients(settings)
+    clients._session = _session(os.environ["AWS_ACCESS_KEY_ID"])
+    return clients
 
 
 @contextmanager

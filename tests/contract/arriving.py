@@ -7,12 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
-from emulators import REGION
+from emulators import clients_of
 
-from ml_control.aws.client import Clients
 from ml_control.aws.lake import open_lake
 from ml_control.aws.notifications import SqsNotifications
 from ml_control.aws.registry import DynamoTables
@@ -98,20 +96,6 @@ class Place:
     def now(self, at: float) -> float:
         """When a file with this time of its own counts as put."""
         return at
-
-
-@cache
-def _session():
-    import boto3
-
-    return boto3.Session(region_name=REGION)
-
-
-def clients_of(settings) -> Clients:
-    """Clients of their own, over one session: the models of the services are read once."""
-    clients = Clients(settings)
-    clients._session = _session()
-    return clients
 
 
 class Bucket:

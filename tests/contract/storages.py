@@ -6,10 +6,9 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
-from functools import cache
 from pathlib import Path
 
-from emulators import REGION
+from emulators import clients_of
 
 from ml_control.aws.client import Clients
 from ml_control.aws.registry import DynamoTables
@@ -75,10 +74,8 @@ class DynamoStorage:
         return DynamoTables(self.clients(), Lake.local(self.lake))
 
     def clients(self) -> Clients:
-        """boto3 clients of their own from one session, which reads the services' models once."""
-        clients = Clients(self.settings)
-        clients._session = _session()
-        return clients
+        """boto3 clients of their own."""
+        return clients_of(self.settings)
 
     def process(self, body: str) -> subprocess.Popen[str]:
         """A process that runs ``body`` with its own client as ``tables``."""
@@ -112,13 +109,6 @@ class DynamoStorage:
     def end(self) -> None:
         """End what was started."""
         end(self.processes)
-
-
-@cache
-def _session() -> object:
-    import boto3
-
-    return boto3.Session(region_name=REGION)
 
 
 def started(program: str) -> subprocess.Popen[str]:
