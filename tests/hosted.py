@@ -136,7 +136,7 @@ def soon(check):
         time.sleep(0.02)
 
 
-def by_hand(hosted, archive, name="income-a", *, variables=None, done=True):
+def by_hand(hosted, archive, name="income-a", *, variables=None, image="", done=True):
     """Update an endpoint to a model of somebody's own, which may claim to be ours.
 
     ``archive`` None: the one that serves. ``variables`` are the container's; ours if None.
@@ -149,6 +149,8 @@ def by_hand(hosted, archive, name="income-a", *, variables=None, done=True):
     container = dict(model["PrimaryContainer"])
     if variables is not None:
         container["Environment"] = variables
+    if image:
+        container["Image"] = image
     if archive is not None:
         hosted.lake.put("artifacts/mine/model.tar.gz", archive)
         container["ModelDataUrl"] = hosted.lake.uri("artifacts/mine/model.tar.gz")

@@ -53,8 +53,7 @@ class Wanted:
     @property
     def model(self) -> str:
         """SageMaker's name of the model."""
-        content = [self.endpoint, self.url, self.image, self.role, self.environment]
-        return _named(self.endpoint, digest_of(content))
+        return _model_name(self.endpoint, self.url, self.image, self.role, self.environment)
 
     @property
     def config(self) -> str:
@@ -263,11 +262,25 @@ class Parts:
         version = str(environment.pop(VERSION_VARIABLE, "")) or UNKNOWN
         tag = str(environment.pop(CONTAINER_VARIABLE, ""))
         key, archive = self._served(str(container.get("ModelDataUrl", "")))
-        # Other variables change the answers, and so does another image.
+        # Other variables change the answers, and so does another image. The name tells the rest:
+        # somebody may run our archive in another of our containers than it was proven for.
         own = not environment and bool(tag) and not (model or {}).get("Containers")
         if not own or container.get("Image") != self._known_image(tag):
             archive = ""
+        if name != self._name_of(key, container, str((model or {}).get("ExecutionRoleArn", ""))):
+            archive = ""
         return Running(version, archive, tag, instances, name, key)
+
+    def _name_of(self, key: str, container: Mapping[str, Any], role: str) -> str:
+        """What a model of ours is called that is made of this; nothing for another's archive."""
+        if not key:
+            return ""
+        settings, name = self._clients.settings, key.split("/")[2]
+        endpoint = endpoint_name(settings.project, name, settings.environment)
+        environment = dict(container.get("Environment", {}))
+        return _model_name(
+            endpoint, str(container["ModelDataUrl"]), str(container["Image"]), role, environment
+        )
 
     def _known_image(self, tag: str) -> str:
         """The image of a tag that somebody else may have written; none for an unknown one."""
@@ -321,6 +334,12 @@ def is_absent(error: Exception) -> bool:
 
 def _absent_is_fine(call: Any, object: str) -> None:
     described(call, object)
+
+
+def _model_name(
+    endpoint: str, url: str, image: str, role: str, environment: Mapping[str, str]
+) -> str:
+    return _named(endpoint, digest_of([endpoint, url, image, role, dict(environment)]))
 
 
 def _named(prefix: str, digest: str) -> str:

@@ -81,6 +81,18 @@ def test_a_variable_or_an_image_of_somebody_elses_is_not_one_of_ours(hosted, one
     assert "" == plane.describe("income-a").detail["archive_sha256"]
 
 
+def test_our_archive_in_another_of_our_containers_is_not_proven(hosted, one):
+    """I2: older containers load a newer model without an error, and answer otherwise."""
+    plane = hosted.control_plane()
+    put(plane, one)
+    theirs = {"ML_CONTROL_MODEL_VERSION": "v1", "ML_CONTROL_CONTAINER": "3.0-5"}
+    by_hand(hosted, None, variables=theirs, image=plane._parts.image("3.0-5"))
+
+    assert "" == plane.describe("income-a").detail["archive_sha256"]
+    with pytest.raises(Retryable, match="another model"):
+        plane.invoke("income-a", b"1,2,3,4", archive=sha256(one))
+
+
 def test_a_container_that_nobody_knows_is_not_one_of_ours(hosted, one):
     """What serves is told as unproven, not as an error, so that it can be stopped."""
     plane = hosted.control_plane()

@@ -207,7 +207,9 @@ def _is_proven(platform: Platform, pipeline: Pipeline, state: EndpointState) -> 
         return False
     digest = state.detail.get("archive_sha256", model.files.get(ARCHIVE))
     passed = any(v.passed for v in models.verdicts(pipeline.name, model.version))
-    return passed and model.version == state.model_version and digest == model.files.get(ARCHIVE)
+    container = state.detail.get("container", model.container)
+    same = model.version == state.model_version and container == model.container
+    return passed and same and digest == model.files.get(ARCHIVE)
 
 
 def require_whole(platform: Platform, pipeline: Pipeline) -> None:
