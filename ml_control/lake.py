@@ -317,6 +317,16 @@ class Lake:
                 return False
         return True
 
+    def stamp(self, key: str) -> str:
+        """What is another one whenever the object is written anew; empty when it is not there."""
+        store, path = self._at(key)
+        with _doing(key, "looked up", _CHECK_DISK):
+            try:
+                found = obstore.head(store, path)
+            except (NotFoundError, FileNotFoundError):
+                return ""
+        return f"{found['version'] or ''} {found['e_tag'] or ''} {found['last_modified']}"
+
     def delete(self, key: str) -> None:
         """Remove an object; removing an absent one is harmless."""
         store, path = self._writable(key)

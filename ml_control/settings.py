@@ -169,6 +169,12 @@ class Settings(BaseModel):
         """Where people drop files: one folder per pipeline."""
         return self.home / "landing"
 
+    def door(self, pipeline: str) -> str:
+        """Where a pipeline's objects are put: a folder, or an address in the raw bucket."""
+        if self.platform == "aws":
+            return f"s3://{self.aws.bucket('raw')}/{pipeline}"
+        return str(self.landing / pipeline)
+
     @property
     def dagster_home(self) -> Path:
         """DAGSTER_HOME of this installation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,6 +20,8 @@ from ml_control.local.registry import SqliteTables
 from ml_control.testing.sagemaker import FakeSageMaker
 
 SPEED = 3000.0  # times as fast as AWS
+TAG = "3.2-0"
+WAIT = 60.0
 QUICK = Times(poll=0.02, longest_poll=0.05, stop=30.0, give_up=3.0)
 
 
@@ -108,3 +111,55 @@ def running_fake(folder: Path) -> Iterator[FakeSageMaker]:
         FakeSageMaker(s3=moto_url(), home=folder, region=REGION, speed=SPEED) as fake,
     ):
         yield fake
+
+
+def booster(rounds):
+    """A small model as UBJ."""
+    import numpy as np
+    import xgboost
+
+    rows = np.arange(80, dtype=np.float32).reshape(20, 4)
+    matrix = xgboost.DMatrix(rows, rows[:, 0] > 30)
+    return bytes(xgboost.train({"objective": "binary:logistic"}, matrix, rounds).save_raw("ubj"))
+
+
+def put(plane, archive, name="income-a", version="v1", **more):
+    """Deploy an archive."""
+    return plane.deploy(name, archive, version, TAG, more.pop("timeout", WAIT), **more)
+
+
+def soon(check):
+    """Wait until it is true."""
+    deadline = time.monotonic() + WAIT
+    while not check():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def by_hand(hosted, archive, name="income-a", *, variables=None, image="", done=True):
+    """Update an endpoint to a model of somebody's own, which may claim to be ours.
+
+    ``archive`` None: the one that serves. ``variables`` are the container's; ours if None.
+    """
+    sagemaker, mine = hosted.sagemaker, f"{hosted.settings.project}-mine"
+    running = sagemaker.describe_endpoint(EndpointName=hosted.real(name))
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=running["EndpointConfigName"])
+    (variant,) = config["ProductionVariants"]
+    model = sagemaker.describe_model(ModelName=variant["ModelName"])
+    container = dict(model["PrimaryContainer"])
+    if variables is not None:
+        container["Environment"] = variables
+    if image:
+        container["Image"] = image
+    if archive is not None:
+        hosted.lake.put("artifacts/mine/model.tar.gz", archive)
+        container["ModelDataUrl"] = hosted.lake.uri("artifacts/mine/model.tar.gz")
+    sagemaker.create_model(
+        ModelName=mine, PrimaryContainer=container, ExecutionRoleArn=model["ExecutionRoleArn"]
+    )
+    sagemaker.create_endpoint_config(
+        EndpointConfigName=mine, ProductionVariants=[{**variant, "ModelName": mine}]
+    )
+    sagemaker.update_endpoint(EndpointName=hosted.real(name), EndpointConfigName=mine)
+    if done:
+        soon(lambda: hosted.status(name) == "InService")

@@ -29,11 +29,11 @@ def dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     """The two data assets of a pipeline."""
     partitions = partitions_of(pipeline)
     raw_key, processed_key = asset_key(pipeline, "raw"), asset_key(pipeline, "processed")
-    landing = f"landing/{pipeline.name}/dt=<date>/"
+    place = f"{pipeline.name}/dt=<date>/"
 
     @dg.asset(
         **common(pipeline, "raw", {pipeline.spec.source.format}),
-        description=f"Objects admitted from `{landing}`, pinned by version. "
+        description=f"Objects that were put into `{place}`, pinned by version. "
         "Unreadable ones are quarantined with their reason.",
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -118,7 +118,7 @@ def not_published(platform: Platform, pipeline: Pipeline, refused: dict[str, str
     return NotProven(
         f"{pipeline.name} partition {names}",
         f"failed its data checks and was not published ({reasons})",
-        f"correct the files and land them again in {platform.settings.landing / pipeline.name}",
+        f"correct the files and land them again in {platform.settings.door(pipeline.name)}",
     )
 
 

@@ -36,7 +36,8 @@ class SnsAlerts:
             return
         more: dict[str, Any] = {}
         if topic.endswith(".fifo"):
-            more = {"MessageGroupId": alert.pipeline, "MessageDeduplicationId": alert.id}
+            group = alert.pipeline or "ml-control"
+            more = {"MessageGroupId": group, "MessageDeduplicationId": alert.id}
         with translated(f"topic {topic}", "correct topic_arn under [aws]; it is tried again"):
             self._clients.client("sns").publish(
                 TopicArn=topic,
@@ -45,6 +46,7 @@ class SnsAlerts:
                 MessageAttributes={
                     name: {"DataType": "String", "StringValue": value}
                     for name, value in (("kind", alert.kind), ("pipeline", alert.pipeline))
+                    if value  # SNS refuses an empty one: of what belongs to no pipeline
                 },
                 **more,
             )
@@ -52,5 +54,5 @@ class SnsAlerts:
 
 def _subject(alert: Alert) -> str:
     """One line for people's mail programs."""
-    text = f"{alert.pipeline}: {alert.kind}: {alert.object}"
+    text = ": ".join(filter(None, (alert.pipeline, alert.kind, alert.object)))
     return re.sub(r"[^ -~]+", "?", text)[:_SUBJECT]

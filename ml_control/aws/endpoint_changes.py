@@ -17,8 +17,15 @@ from ml_control.core.endpoint_steps import UNDER_WAY, Attempt, Look, next_step, 
 from ml_control.errors import MlControlError, PlatformFailed, Retryable
 
 TOKEN_TAG = "ml-control:token"  # noqa: S105 - a fencing token is no secret
+OWNER_TAG = "ml-control:owner"
 _SKEW_SECONDS = 60.0  # between this clock and that of the log
-_IN_PROGRESS = ("in-progress", "in progress", "already existing", "endpoint configuration")
+# What a step is refused with when somebody else's came between it and the look.
+_MEANWHILE = (
+    "in-progress",
+    "in progress",
+    "already existing",
+    "Could not find endpoint",
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,12 @@ class Changes:
         self._clock = clock
         self.times = times
 
-    def token_of(self, real: str) -> int:
+    def claimed(self, real: str) -> int:
         """The highest fencing token that the endpoint itself carries; 0 for none.
 
-        It outlives a registry that is restored from an earlier time.
+        It outlives a registry that is restored from an earlier time. Raises ``PlatformFailed`` when
+        another installation of this account made it: project, pipeline and environment of two may
+        give one name.
         """
         found = self._described(real)
         if found is None:
@@ -63,8 +72,20 @@ class Changes:
             lambda: sagemaker.list_tags(ResourceArn=found["EndpointArn"]), f"endpoint {real}"
         )
         tags = {tag["Key"]: tag["Value"] for tag in (answer or {}).get("Tags", [])}
+        other = tags.get(OWNER_TAG, self._owner)
+        if other != self._owner:
+            raise PlatformFailed(
+                f"endpoint {real}",
+                f"is another installation's: it belongs to {other}, and this is {self._owner}",
+                "name another aws.project or aws.environment for one of them",
+            )
         text = tags.get(TOKEN_TAG, "")
         return int(text) if text.isdecimal() else 0
+
+    @property
+    def _owner(self) -> str:
+        """This installation, among others of the account."""
+        return f"{self._clients.settings.project}/{self._clients.settings.environment}"
 
     def serve(self, turn: Turn, wanted: Wanted, archive: bytes, timeout: float) -> None:
         """Make the endpoint serve what is wanted. Raises as ``SageMakerEndpoints.deploy`` does."""
@@ -74,10 +95,12 @@ class Changes:
             return
         deadline = time.monotonic() + timeout
         # Noted before it is made, so that whatever happens it can be removed.
-        made = {**turn.body.get("made", {}), wanted.config: wanted.part}
+        made = {**self._noted(turn, found), wanted.config: wanted.part}
         before = str(found.get("EndpointConfigName", "")) if found else ""
         self._turns.renew(turn, made=made, wanted=wanted.config, stopped=False)
         try:
+            if found is not None and before == wanted.config:
+                self._away(turn, wanted, found)
             self._parts.store(wanted, archive)
             self._reach(turn, wanted, deadline, timeout)
         except (PlatformFailed, Retryable) as error:
@@ -89,17 +112,45 @@ class Changes:
         )
         self._tidy(turn, wanted.endpoint, {before, wanted.config})
 
+    def _noted(self, turn: Turn, found: dict[str, Any] | None) -> dict[str, Any]:
+        """What was made for an endpoint. A registry that was restored from an earlier time does not
+        know what serves: if that is one of ours, it is noted again, so that it is removed once.
+        """
+        made: dict[str, Any] = dict(turn.body.get("made", {}))
+        config = str(found.get("EndpointConfigName", "")) if found else ""
+        if found and config not in made:
+            runs = self._parts.running(config, found["LastModifiedTime"])
+            if runs.archive:
+                made[config] = {"model": runs.model, "key": runs.key}
+        return made
+
+    def _away(self, turn: Turn, wanted: Wanted, found: dict[str, Any]) -> None:
+        """Delete an endpoint that has the wanted configuration by name only.
+
+        Its model was made anew under that name, or its machines may have read another archive: an
+        update to what it is called already would change nothing.
+        """
+        if found["EndpointStatus"] != "InService":  # it is left to come up, or to fail
+            return
+        runs = self._parts.running(wanted.config, found["LastModifiedTime"])
+        if runs.archive == wanted.archive:
+            return
+        self._deleted(turn, wanted.endpoint, self.times.stop)
+        self._parts.remove(wanted.config, wanted.part, model=True, archive=False)
+
     def stop(self, turn: Turn, real: str) -> None:
         """Delete the endpoint and everything noted of it."""
         found = self._described(real)
         served = turn.body.get("served")
         if found is not None:
             # What it holds now, if that is one of ours: a restored registry may know an older one.
-            runs = self._parts.running(str(found.get("EndpointConfigName", "")))
+            config = str(found.get("EndpointConfigName", ""))
+            runs = self._parts.running(config, found["LastModifiedTime"])
             if runs.archive or not served:
                 served = {"model_version": runs.model_version, "archive_sha256": runs.archive}
+        made = self._noted(turn, found)
         self._deleted(turn, real, self.times.stop)
-        self._turns.renew(turn, served=served, failed=None, stopped=True, wanted="")
+        self._turns.renew(turn, served=served, failed=None, stopped=True, wanted="", made=made)
         self._tidy(turn, real, set())
 
     def _serves(self, found: dict[str, Any], wanted: Wanted, archive: bytes, turn: Turn) -> bool:
@@ -110,7 +161,7 @@ class Changes:
         if found["EndpointStatus"] != "InService":
             return False
         config = str(found["EndpointConfigName"])
-        runs = self._parts.running(config)
+        runs = self._parts.running(config, found["LastModifiedTime"])
         same = (runs.archive, runs.model_version, runs.container) == (
             wanted.archive, wanted.model_version, wanted.container,
         )  # fmt: skip
@@ -174,16 +225,20 @@ class Changes:
                 self._parts.make(wanted, turn.token)
                 if step == "create":
                     tags = {**self._clients.settings.all_tags, TOKEN_TAG: str(turn.token)}
+                    tags[OWNER_TAG] = self._owner
                     told = [{"Key": key, "Value": value} for key, value in tags.items()]
                     sagemaker.create_endpoint(**named, Tags=told)
-                    return replace(attempt, asked=True, before="")
+                    return replace(attempt, asked=True, before="", moved=False)
                 more: dict[str, Any] = {}
                 if wanted.hosting.deployment is not None:
                     more["DeploymentConfig"] = wanted.hosting.deployment
                 sagemaker.update_endpoint(**named, **more)
-                return replace(attempt, asked=True, before=look.config if look else "")
+                before = look or Look("", "")
+                return replace(attempt, asked=True, before=before.config, at=before.at, moved=False)
         except PlatformFailed as error:
-            if not any(text in error.reason for text in _IN_PROGRESS):
+            if error.detail.get("code") != "ValidationException" or not any(
+                text in error.reason for text in _MEANWHILE
+            ):
                 raise
             return attempt
 
@@ -288,7 +343,9 @@ class Changes:
         """Have the endpoint carry the token; where that fails, the registry has it."""
         sagemaker, arn = self._clients.client("sagemaker"), str(found.get("EndpointArn", ""))
         with suppress(MlControlError), translated(arn):
-            sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": TOKEN_TAG, "Value": str(token)}])
+            told = {TOKEN_TAG: str(token), OWNER_TAG: self._owner}
+            tags = [{"Key": key, "Value": value} for key, value in told.items()]
+            sagemaker.add_tags(ResourceArn=arn, Tags=tags)
 
     def _described(self, real: str) -> dict[str, Any] | None:
         sagemaker = self._clients.client("sagemaker")
@@ -302,4 +359,5 @@ def _look(found: dict[str, Any]) -> Look:
         str(found.get("EndpointConfigName", "")),
         str(pending.get("EndpointConfigName", "")),
         str(found.get("FailureReason", "")),
+        found["LastModifiedTime"].timestamp(),
     )

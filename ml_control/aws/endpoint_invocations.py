@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ from ml_control.aws.client import Clients, code_of, translate
 from ml_control.errors import MlControlError, PlatformFailed, Retryable
 from ml_control.ports import Reply
 
-_TRIES = 3
+_LATE = 5.0  # times as long as usual
+_AGAIN = 0.25  # of that time, before what is not the model asked for is looked at again
 _ANSWER_SECONDS = 70.0  # SageMaker gives up after 60
 _NEXT = "see 'ml-control status', or deploy its model again"
 
@@ -23,12 +25,12 @@ class Invocations:
         clients: Clients,
         may_answer: Callable[[str], set[str] | None],
         fresh_seconds: float,
-        sleep: Callable[[float], None],
     ) -> None:
         self._clients = clients
         self._may_answer = may_answer
         self._fresh = fresh_seconds
-        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
         self._seen: dict[str, tuple[float, set[str] | None]] = {}
 
     def url(self, real: str) -> str:
@@ -52,7 +54,7 @@ class Invocations:
     ) -> Reply:
         """One request; see ``SageMakerEndpoints.invoke``."""
         if archive:
-            self._require(name, archive)
+            self._require(name, archive, seconds or _ANSWER_SECONDS)
         # A caller with a deadline has another variant to ask: one try, and no longer.
         runtime = self._clients.client(
             "sagemaker-runtime",
@@ -72,25 +74,61 @@ class Invocations:
                 raise
             raise known from error
 
-    def _require(self, name: str, archive: str) -> None:
+    def _require(self, name: str, archive: str, seconds: float) -> None:
         """Raise ``Retryable`` unless nothing but this archive can answer."""
-        for attempt in range(_TRIES):
-            at, digests = self._seen.get(name, (0.0, None))
-            if name not in self._seen or time.monotonic() - at > self._fresh:
-                at = time.monotonic()
-                digests = self._may_answer(name)
-                self._seen[name] = (at, digests)
-            if digests == {archive}:
-                return
-            self.forget(name)
-            if attempt + 1 < _TRIES:
-                self._sleep(0.05 * attempt)
+        asked = time.monotonic()
+        at, digests = self._look(name, 0.0, seconds)
+        if digests != {archive} and asked > (due := at + _AGAIN * self._fresh):
+            _, digests = self._look(name, due, seconds)  # it may have come to serve since
+        if digests == {archive}:
+            return
         if digests is None:
             raise Retryable(f"endpoint {name}", "is not serving", _NEXT)
         why = "serves another model than the one asked for"
         if archive in digests:
             why = "is being updated to another model than the one asked for"
         raise Retryable(f"endpoint {name}", why, _NEXT)
+
+    def _look(self, name: str, after: float, wait: float) -> tuple[float, set[str] | None]:
+        """When it was looked, and the digests that were seen; looked at by one thread at a time.
+
+        What was seen counts for ``fresh`` seconds, a little longer while another thread looks
+        or SageMaker cannot be asked: no endpoint comes to serve another model in so short a time.
+        A look from before ``after`` counts for nothing, and another thread's is waited for
+        ``wait`` seconds. Raises ``Retryable``.
+        """
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.Lock())
+        if (seen := self._known(name, after, self._fresh)) is not None:
+            return seen
+        late = self._known(name, after, _LATE * self._fresh)
+        if not lock.acquire(timeout=0.0 if late else wait):
+            if late is None:
+                raise Retryable(f"endpoint {name}", "SageMaker does not tell its state", _NEXT)
+            return late
+        try:
+            if (seen := self._known(name, after, self._fresh)) is not None:
+                return seen
+            began = time.monotonic()
+            try:
+                found = began, self._may_answer(name)
+            except Retryable:
+                if late is None:
+                    raise
+                return late
+            self._seen[name] = found
+            return found
+        finally:
+            lock.release()
+
+    def _known(
+        self, name: str, after: float, seconds: float
+    ) -> tuple[float, set[str] | None] | None:
+        """What was seen not longer than so many seconds ago, and not before ``after``."""
+        seen = self._seen.get(name)
+        if seen is None or seen[0] < after or time.monotonic() - seen[0] > seconds:
+            return None
+        return seen
 
 
 def _meaning(error: Exception, name: str) -> tuple[Reply | None, MlControlError | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_control.aws.client import Clients, code_of, translated
@@ -53,8 +53,7 @@ class Wanted:
     @property
     def model(self) -> str:
         """SageMaker's name of the model."""
-        content = [self.endpoint, self.url, self.image, self.role, self.environment]
-        return _named(self.endpoint, digest_of(content))
+        return _model_name(self.endpoint, self.url, self.image, self.role, self.environment)
 
     @property
     def config(self) -> str:
@@ -81,7 +80,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Running:
-    """What a configuration serves. ``archive`` is empty where that is not exactly one of ours."""
+    """What a configuration serves. ``archive`` is empty where that is not exactly one of ours.
+
+    ``replaced``: the address of an archive that was ours and has other bytes now.
+    """
 
     model_version: str = UNKNOWN
     archive: str = ""
@@ -89,6 +91,7 @@ class Running:
     instances: bool = False
     model: str = ""
     key: str = ""
+    replaced: str = ""
 
 
 class Parts:
@@ -97,7 +100,8 @@ class Parts:
     def __init__(self, clients: Clients, lake: Lake) -> None:
         self._clients = clients
         self._lake = lake
-        self._known: dict[str, Running] = {}
+        self._known: dict[str, tuple[object, Running]] = {}
+        self._seen: dict[str, str] = {}  # by key of an archive, the stamp of its proven bytes
 
     def wanted(
         self,
@@ -168,14 +172,33 @@ class Parts:
         asked = {"EndpointConfigName": wanted.config, **config, **more}
         self._create("endpoint_config", wanted.config, asked, config, tags)
 
-    def running(self, config: str) -> Running:
-        """What a configuration serves: asked once, for neither it nor its model can be changed."""
-        if config not in self._known:
+    def running(self, config: str, at: object) -> Running:
+        """What a configuration serves. ``at``: when its endpoint was last changed.
+
+        Asked once for each change: neither it nor its model can be changed, but somebody may make
+        others of their names. The archive is looked at each time, for machines that are started
+        later read what is there then: one that was replaced is none of ours.
+        """
+        known, found = self._known.get(config, (None, Running()))
+        if not found.archive or known != at:
             found = self._read(config)
-            if not found.archive:
-                return found  # it may have been read in the moment before it was whole
-            self._known[config] = found
-        return self._known[config]
+            if found.archive:  # else it may have been read in the moment before it was whole
+                self._known[config] = (at, found)
+        if self._is_whole(found):
+            return found
+        return replace(found, archive="", replaced=self._lake.uri(found.key))
+
+    def _is_whole(self, runs: Running) -> bool:
+        """Whether a served archive has its bytes. One that is gone can be read by nobody."""
+        if not runs.archive or not (stamp := self._lake.stamp(runs.key)):
+            return True
+        if self._seen.get(runs.key) == stamp:
+            return True
+        if sha256(self._lake.get(runs.key)) != runs.archive:
+            return False
+        if self._lake.stamp(runs.key) == stamp:  # it was this one that was read
+            self._seen[runs.key] = stamp
+        return True
 
     def remove(self, config: str, part: Mapping[str, str], *, model: bool, archive: bool) -> None:
         """A configuration and, unless others use them, its model and its archive."""
@@ -239,11 +262,32 @@ class Parts:
         version = str(environment.pop(VERSION_VARIABLE, "")) or UNKNOWN
         tag = str(environment.pop(CONTAINER_VARIABLE, ""))
         key, archive = self._served(str(container.get("ModelDataUrl", "")))
-        # Other variables change the answers, and so does another image.
+        # Other variables change the answers, and so does another image. The name tells the rest:
+        # somebody may run our archive in another of our containers than it was proven for.
         own = not environment and bool(tag) and not (model or {}).get("Containers")
-        if not own or container.get("Image") != self.image(tag):
+        if not own or container.get("Image") != self._known_image(tag):
+            archive = ""
+        if name != self._name_of(key, container, str((model or {}).get("ExecutionRoleArn", ""))):
             archive = ""
         return Running(version, archive, tag, instances, name, key)
+
+    def _name_of(self, key: str, container: Mapping[str, Any], role: str) -> str:
+        """What a model of ours is called that is made of this; nothing for another's archive."""
+        if not key:
+            return ""
+        settings, name = self._clients.settings, key.split("/")[2]
+        endpoint = endpoint_name(settings.project, name, settings.environment)
+        environment = dict(container.get("Environment", {}))
+        return _model_name(
+            endpoint, str(container["ModelDataUrl"]), str(container["Image"]), role, environment
+        )
+
+    def _known_image(self, tag: str) -> str:
+        """The image of a tag that somebody else may have written; none for an unknown one."""
+        try:
+            return self.image(tag)
+        except InvalidSpec:
+            return ""
 
     def image(self, tag: str) -> str:
         """The image of a container here. Raises ``InvalidSpec`` for an unknown tag."""
@@ -290,6 +334,12 @@ def is_absent(error: Exception) -> bool:
 
 def _absent_is_fine(call: Any, object: str) -> None:
     described(call, object)
+
+
+def _model_name(
+    endpoint: str, url: str, image: str, role: str, environment: Mapping[str, str]
+) -> str:
+    return _named(endpoint, digest_of([endpoint, url, image, role, dict(environment)]))
 
 
 def _named(prefix: str, digest: str) -> str:

@@ -50,7 +50,7 @@ class SageMakerEndpoints:
         self._turns = Turns(tables, clock, sleep)
         self._parts = Parts(clients, lake)
         self._changes = Changes(clients, self._parts, self._turns, times or Times(), sleep, clock)
-        self._invocations = Invocations(clients, self._may_answer, fresh_seconds, sleep)
+        self._invocations = Invocations(clients, self._may_answer, fresh_seconds)
 
     def deploy(
         self,
@@ -69,14 +69,15 @@ class SageMakerEndpoints:
         ``PlatformFailed`` with SageMaker's reason and the end of the log (``Retryable`` where only
         capacity lacks): a failed update leaves what served before, a failed creation nothing.
         ``Conflict`` when one with a higher ``token`` was here since or another does not finish;
-        ``InvalidSpec`` for a name, container or shape that SageMaker would refuse.
+        ``InvalidSpec`` for a name, container or shape that SageMaker would refuse. An endpoint of
+        another installation of this account is ``PlatformFailed`` too.
         """
         real = self._real(name)
         container_of(container)
         hosting = require_deployable(name, shape)
         image = self._parts.image(container)
         wanted = self._parts.wanted(name, archive, model_version, container, image, hosting)
-        carried = self._changes.token_of(real)
+        carried = self._changes.claimed(real)
         with self._turns.taken(name, token, timeout, carried) as turn:
             self._changes.serve(turn, wanted, archive, timeout)
         self._invocations.forget(name)
@@ -115,6 +116,8 @@ class SageMakerEndpoints:
         }
         if failed:
             detail["last_failure"] = failed
+        if runs.replaced:
+            detail["replaced"] = runs.replaced
         version = runs.model_version
         if status == "Creating":
             return EndpointState(name, "Creating", "", version, reason, detail)
@@ -145,11 +148,13 @@ class SageMakerEndpoints:
     def stop(self, name: str) -> None:
         """Delete the endpoint and what it is made of; deploying again brings it back.
 
-        An endpoint in mid-update is waited for. Raises ``Retryable`` when that takes too long.
+        An endpoint in mid-update is waited for. Raises ``Retryable`` when that takes too long,
+        ``PlatformFailed`` when it is another installation's.
         """
         real = self._real(name)
         if not self._turns.read(name) and self._look(real) is None:
             return
+        self._changes.claimed(real)
         with self._turns.taken(name, None, self._changes.times.stop) as turn:
             self._changes.stop(turn, real)
         self._invocations.forget(name)
@@ -167,13 +172,15 @@ class SageMakerEndpoints:
         if found is None or found["EndpointStatus"] in (*BROKEN, "Creating", "Deleting"):
             return None
         configs = [found.get("EndpointConfigName"), _pending(found)]
-        return {self._parts.running(config).archive for config in configs if config}
+        at = found["LastModifiedTime"]
+        return {self._parts.running(config, at).archive for config in configs if config}
 
     def _shown(self, found: dict[str, Any]) -> Running:
         """What runs; what it goes to instead, if that is not one of our deployments."""
-        runs = self._parts.running(str(found.get("EndpointConfigName", "")))
+        at = found["LastModifiedTime"]
+        runs = self._parts.running(str(found.get("EndpointConfigName", "")), at)
         if pending := _pending(found):
-            coming = self._parts.running(pending)
+            coming = self._parts.running(pending, at)
             return runs if coming.archive else coming
         return runs if found["EndpointStatus"] != "UpdateRollbackFailed" else Running()
 

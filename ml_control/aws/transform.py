@@ -1,8 +1,10 @@
 """Scoring as batch transform: a file of rows through a proven archive, in the order of the rows.
 
-    artifacts/_training/models/<sha256>/model.tar.gz   the proven bytes, by their digest
-    artifacts/_training/scoring/<job>/rows.csv         the golden rows, then the rows to score
-    artifacts/_training/scored/<job>/rows.csv.out      a line of answers for each
+    artifacts/_training/scoring/<job>/model.tar.gz   the proven bytes
+    artifacts/_training/scoring/<job>/rows.csv       the golden rows, then the rows to score
+    artifacts/_training/scored/<job>/rows.csv.out    a line of answers for each
+
+The first two, and SageMaker's model of them, are one job's own and go when it has ended.
 
 What a transform job loads lies in a bucket, so the digest alone says little of what it ran: every
 job answers the golden records first, and only a job that answers them as training did counts.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +52,10 @@ class SageMakerTransform:
         kind = _Transform(self._clients, self._lake, job)
         found = claims.claim(kind, job.name, kind.mark, what)
         told = wait(lambda: kind.describe(found.name), kind.status, lambda: None, what, self._pace)
+        kind.tidy(found.name, str(told.get("ModelName") or ""))
         if kind.status(told) != "Completed":
             raise _why(what, told)
-        answers = self._answers(job, found.name, what)
-        self._lake.delete(f"{ROOT}/scoring/{found.name}/rows.csv")  # its answers stay for a replay
-        return answers
+        return self._answers(job, found.name, what)  # they stay for a replay
 
     def _answers(self, job: ScoringJob, name: str, what: str) -> np.ndarray:
         import numpy as np
@@ -102,6 +104,24 @@ class _Transform:
         return dict(told.get("Environment") or {})
 
     def create(self, name: str) -> bool:
+        model = self._model(name)
+        try:
+            return self._started(name, model)
+        except PlatformFailed:
+            with suppress(MlControlError):
+                if self.describe(name) is None:  # else it is another caller's, who needs them
+                    self.tidy(name, model)
+            raise
+
+    def tidy(self, name: str, model: str) -> None:
+        """Remove what only the job needed. What cannot be removed is left."""
+        with suppress(MlControlError):
+            if model:
+                claims.absent_as_none(self._api.delete_model, f"model {model}", ModelName=model)
+            for file in ("rows.csv", "model.tar.gz"):
+                self._lake.delete(f"{ROOT}/scoring/{name}/{file}")
+
+    def _started(self, name: str, model: str) -> bool:
         job, settings = self._job, self._clients.settings
         what = f"scoring job {job.name}"
         source = f"{ROOT}/scoring/{name}/rows.csv"
@@ -113,7 +133,7 @@ class _Transform:
             what,
             "correct what SageMaker refuses, then score again",
             TransformJobName=name,
-            ModelName=self._model(what),
+            ModelName=model,
             Environment=self.mark.environment,
             BatchStrategy="MultiRecord",
             MaxPayloadInMB=_PAYLOAD_MB,
@@ -142,14 +162,13 @@ class _Transform:
             Tags=requests.tags(settings, **{"ml-control-job": job.name}),
         )
 
-    def _model(self, what: str) -> str:
-        """The SageMaker model of exactly these bytes; made if there is none."""
-        job, settings = self._job, self._clients.settings
-        key = f"{ROOT}/models/{self._digest}/model.tar.gz"
-        if not self._lake.exists(key) or sha256(self._lake.get(key)) != self._digest:
-            self._lake.put(key, job.archive)
+    def _model(self, job: str) -> str:
+        """The SageMaker model of exactly these bytes, for one job."""
+        settings, what = self._clients.settings, f"scoring job {self._job.name}"
+        key = f"{ROOT}/scoring/{job}/model.tar.gz"
+        self._lake.put(key, self._job.archive)
         place = address(settings, key)
-        image = image_uri(job.container, self._clients.region)
+        image = image_uri(self._job.container, self._clients.region)
         settled = [image, place, requests.role(settings), list(settings.subnets)]
         name = f"{settings.project}-scoring-{digest_of(settled)[:16]}"
         claims.unless_taken(

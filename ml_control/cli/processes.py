@@ -22,7 +22,8 @@ def up(app: App, port: int, gateway_port: int | None) -> None:
     """Dagster, the gateway and the endpoint servers, in the foreground; Ctrl-C ends all."""
     from ml_control.cli.supervisor import Supervisor, free_port
 
-    for name in app.folder.found:
+    here = app.settings.platform == "local"
+    for name in app.folder.found if here else ():
         (app.settings.landing / name).mkdir(parents=True, exist_ok=True)
     keeper = EndpointKeeper(app)
     asked = app.settings.gateway_port if gateway_port is None else gateway_port
@@ -31,10 +32,11 @@ def up(app: App, port: int, gateway_port: int | None) -> None:
     )
 
     def on_ready() -> None:
-        keeper.look()
+        if here:  # elsewhere an endpoint takes minutes, and is brought back beside all else
+            keeper.look()
         click.echo(f"up: Dagster at {supervisor.ui}")
         click.echo(f"up: gateway at {supervisor.gateway}, its console at {supervisor.gateway}/")
-        click.echo(f"drop files into {app.settings.landing}/<pipeline>/; Ctrl-C ends all")
+        click.echo(f"drop files into {app.settings.door('<pipeline>')}/; Ctrl-C ends all")
 
     try:
         supervisor.run(on_ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ _INSTANCE_SECONDS = 1800.0  # a machine, the image, and eight minutes of health 
 _SHORTEST_DEPLOYMENT = 600  # of MaximumExecutionTimeoutInSeconds
 _LONGEST_DEPLOYMENT = 28_800
 # Families with a disk of their own, encrypted by the machine: a KMS key is refused for them.
-_OWN_DISK = ("g4dn", "g5", "g6", "g6e", "g7", "g7e", "p4d", "p4de", "p5", "p5e", "p5en", "trn1")
+_OWN_DISK = re.compile(r"g[5-7]e?|p4de?|p5e?n?|p6\S*|trn\S*|\w*\d[a-z]*dn?")
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def has_gpu(instance_type: str) -> bool:
 
 def has_own_disk(instance_type: str) -> bool:
     """Whether machines of this type have a disk of their own, which takes no KMS key."""
-    name = family(instance_type)
-    return name in _OWN_DISK or name.endswith("d")
+    return _OWN_DISK.fullmatch(family(instance_type)) is not None
 
 
 def _deployment(instances: Instances) -> dict[str, Any] | None:

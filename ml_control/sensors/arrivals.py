@@ -29,7 +29,7 @@ def arrivals_sensor(pipeline: Pipeline, job_name: str) -> dg.SensorDefinition:
         job_name=job_name,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Takes in what lands in landing/{pipeline.name}/ and ingests the partitions "
+        description=f"Takes in what arrives for {pipeline.name} and ingests the partitions "
         "touched.",
     )
     def arrivals(

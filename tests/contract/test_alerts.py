@@ -290,6 +290,16 @@ def test_a_fifo_topic_tells_once(file, bare):
     assert [asdict(ALERT)] == topic.told()
 
 
+@pytest.mark.parametrize("fifo", [False, True])
+def test_an_alert_of_no_pipeline_is_told_too(file, bare, fifo):
+    """Such as of messages that nobody could read: SNS refuses an empty attribute or group."""
+    topic, nobodys = Topic(file, bare, fifo=fifo), replace(ALERT, pipeline="")
+
+    topic.client().send(nobodys)
+
+    assert [asdict(nobodys)] == topic.told()
+
+
 @pytest.mark.parametrize("how", ["throttled", "unreachable", "no topic of that name"])
 def test_a_topic_that_does_not_take_it_is_asked_again(file, bare, how):
     """Throttling and outages are ``Retryable``; a wrong name is told with the next step."""

@@ -136,6 +136,27 @@ def test_a_job_that_answers_otherwise_than_training_counts_for_nothing(scoring, 
     assert np.allclose(answers, np.asarray(wanted.expected[:5], np.float32).reshape(-1), rtol=1e-6)
 
 
+def leftovers(world):
+    """What scoring jobs need while they run: models, and objects."""
+    models = world.api.list_models(NameContains="scoring")["Models"]
+    return [*models, *world.lake.list("artifacts/_training/scoring")]
+
+
+def test_a_scoring_job_leaves_only_its_answers(scoring, job, world):
+    """Whether it succeeds, fails or is refused at once: no model, rows or archive stay behind."""
+    scoring.scorer.predict(job("whole"))
+    assert [] == leftovers(world)
+    world.fake.director.transform("CapacityError")
+    with pytest.raises(Retryable):
+        scoring.scorer.predict(job("failing"))
+    assert [] == leftovers(world)
+    wrong = job("wrong")
+    machines = wrong.machines.model_copy(update={"instance_type": "none"})
+    with pytest.raises(PlatformFailed, match="instanceType"):
+        scoring.scorer.predict(replace(wrong, machines=machines))
+    assert [] == leftovers(world)
+
+
 def test_transform_jobs_fail_in_words_with_a_next_step(scoring, job, world):
     """Capacity may be tried again under the next name; a refusal of the container is told."""
     director = world.fake.director

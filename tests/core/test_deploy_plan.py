@@ -257,9 +257,13 @@ def test_the_variant_has_one_name_for_ever():
 
 def test_a_volume_key_is_only_given_to_machines_that_take_one():
     """A key for a machine with a disk of its own is refused by SageMaker."""
-    for kind, takes in (("ml.m5.large", True), ("ml.m5d.large", False), ("ml.g5.xlarge", False)):
-        shape = Endpoint.model_validate(instances(type=kind)["endpoint"])
-        assert takes == hosting_of(shape).volume_key
+    own = ("m5d", "m5dn", "m6gd", "c6id", "p3dn", "g4dn", "g5", "g6e", "p4d", "p5en", "trn1")
+    network = ("m5", "m5n", "c6i", "c7g", "r5", "t2", "p3", "inf2")
+
+    for families, takes in ((own, False), (network, True)):
+        for name in families:
+            shape = Endpoint.model_validate(instances(type=f"ml.{name}.xlarge")["endpoint"])
+            assert takes == hosting_of(shape).volume_key, name
 
 
 def test_a_field_of_awss_own_documentation_is_answered_with_the_substitute(home):

@@ -79,9 +79,18 @@ def test_what_was_asked_for_and_goes_back_has_failed():
     attempt = seen(Attempt(WANTED), Look("Updating", "old", WANTED))
     attempt = seen(attempt, Look("RollingBack", "old", WANTED))
 
-    assert attempt.rolled_back
     assert "failed" == next_step(attempt, Look("InService", "old", reason="alarm"))
     assert "update" == next_step(attempt, Look("InService", "by-hand"))
+
+
+def test_an_update_that_is_shown_late_has_not_failed():
+    """Right after it was accepted, the endpoint may still be shown as it was: it is waited for."""
+    attempt = Attempt(WANTED, asked=True, before="old", at=5.0)
+
+    assert "wait" == next_step(attempt, Look("InService", "old", at=5.0))
+    assert "failed" == next_step(attempt, Look("InService", "old", reason="alarm", at=6.0))
+    moving = seen(attempt, Look("Updating", "old", WANTED, at=5.0))
+    assert "failed" == next_step(moving, Look("InService", "old", at=5.0))
 
 
 def test_a_failure_that_nobody_asked_for_is_a_leftover():

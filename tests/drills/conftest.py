@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from drilling import ALL, DATA, DAYS, NAME, NURSERY, Home, write_pipeline
+from hosted import booster
 
+from ml_control.core.artifact import pack
 from ml_control.testing.samples import write_tumours
 
 
@@ -82,3 +84,15 @@ def served(tmp_path, served_template, monkeypatch):
     home.do([["serve"]])
     yield home
     home.end()
+
+
+@pytest.fixture(scope="session")
+def one():
+    """A model's archive."""
+    return pack(booster(3))
+
+
+@pytest.fixture(scope="session")
+def another():
+    """Another model's."""
+    return pack(booster(5))

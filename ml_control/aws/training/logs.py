@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ml_control.aws.client import Clients, code_of, translated
+from ml_control.aws.client import Clients, code_of, redacted, translated
 from ml_control.ports import Round
 
 GROUP = "/aws/sagemaker/TrainingJobs"
@@ -42,7 +42,7 @@ class JobLog:
 
     def tail(self, lines: int = 15) -> str:
         """The last lines that it printed."""
-        return "\n".join(list(self._lines)[-lines:])
+        return redacted("\n".join(list(self._lines)[-lines:]))
 
     def read(self) -> None:
         """Read on to the present end. Raises our errors."""

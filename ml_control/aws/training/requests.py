@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ml_control.core.digests import digest_of
+from ml_control.core.hosting import has_own_disk
 from ml_control.errors import InvalidSpec
 from ml_control.ports import Search, TrainingJob
 from ml_control.settings import AwsSettings
 from ml_control.spec import SageMakerTraining
 
-# Instances with disks of their own, which SageMaker does not encrypt with a key that we name.
-_OWN_DISKS = re.compile(r"ml\.(g4dn|g5|g6e?|p3dn|p4de?|p5e?n?|p6\S*|trn\S*|\w*\dg?dn?)\.")
 # Printed by the container; an objective that is not among these it does not report to SageMaker.
 OBJECTIVE = "validation:{}"
 
@@ -103,7 +101,7 @@ def shares(machines: SageMakerTraining) -> int:
 
 def resources(settings: AwsSettings, machines: SageMakerTraining) -> dict[str, Any]:
     """The machines of a training job."""
-    own = _OWN_DISKS.match(machines.instance_type)
+    own = has_own_disk(machines.instance_type)
     return {
         "InstanceType": machines.instance_type,
         "InstanceCount": machines.instance_count,

@@ -234,7 +234,8 @@ def process(platform: Platform, pipeline: Pipeline, partition: str, run: str) ->
             raise NotProven(
                 f"{pipeline.name} partition {partition}",
                 "nothing was admitted to it yet",
-                f"put files into landing/{pipeline.name}/dt={partition}/ and materialise raw",
+                f"put files into {platform.settings.door(pipeline.name)}/dt={partition}/ and "
+                "materialise raw",
             )
         stage = Stage(platform.lake, pipeline, partition)
         try:

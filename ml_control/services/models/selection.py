@@ -55,7 +55,8 @@ def select(platform: Platform, pipeline: Pipeline) -> Selection:
         raise NotProven(
             f"{pipeline.name} dataset",
             f"no partition passed its data checks ({reasons or 'none was processed'})",
-            f"land good data in landing/{pipeline.name}/, see 'ml-control events {pipeline.name}'",
+            f"land good data in {platform.settings.door(pipeline.name)}, see "
+            f"'ml-control events {pipeline.name}'",
         )
     parts.reverse()
     return Selection(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ml_control.core.gates import Evidence
 
 STAGE = "model"
+_LONGEST_PREFIX = 63 - 17
 KEPT_JOBS = 5  # ended training jobs of a pipeline that stay, beside those in use
 
 
@@ -200,7 +201,11 @@ def job_name(
 
 
 def _job_prefix(pipeline: Pipeline) -> str:
-    return f"{pipeline.name.replace('_', '-')}-"
+    """What the names of its jobs begin with; a job's name may have 63 characters."""
+    name = pipeline.name.replace("_", "-")
+    if len(name) > _LONGEST_PREFIX:
+        name = f"{name[: _LONGEST_PREFIX - 9].rstrip('-')}-{digest_of(name)[:8]}"
+    return f"{name}-"
 
 
 def _job(

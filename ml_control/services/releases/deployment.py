@@ -22,6 +22,7 @@ from ml_control.core.tolerance import allowed, scale_of
 from ml_control.errors import Conflict, MlControlError, NotProven, PlatformFailed, Retryable
 from ml_control.platform import Platform
 from ml_control.ports import EndpointState
+from ml_control.services.models.evidence import ARCHIVE
 from ml_control.services.models.gatekeeper import Proven, require_once_proven, require_proven
 from ml_control.services.releases.approvals import require_consent
 from ml_control.services.releases.reconcile import (
@@ -297,7 +298,7 @@ def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
     rows: list[str] = proven.golden["rows"]
     answers: list[list[float]] = []
     for body in bodies(rows, SERVERLESS_BYTES):
-        reply = platform.endpoints.invoke(name, body, "text/csv", "text/csv")
+        reply = platform.endpoints.invoke(name, body, archive=proven.model.files[ARCHIVE])
         if reply.status != 200:
             raise PlatformFailed(
                 f"endpoint {name}",
@@ -365,7 +366,7 @@ def predict(
     rows = [csv_row(features.encode_record(record)) for record in records]
     answers: list[list[float]] = []
     for body in bodies(rows, SERVERLESS_BYTES):
-        reply = platform.endpoints.invoke(entry.endpoint, body)
+        reply = platform.endpoints.invoke(entry.endpoint, body, archive=proven.model.files[ARCHIVE])
         if reply.status != 200:
             raise PlatformFailed(
                 f"endpoint {entry.endpoint}",

@@ -53,16 +53,30 @@ def unproven(platform: Platform, pipeline: Pipeline) -> dict[str, Unknown]:
     for variant in VARIANTS:
         state = platform.endpoints.describe(endpoint_name(pipeline, variant))
         if state.model_version and not _is_proven(platform, pipeline, state):
+            reason, step = _why_unproven(pipeline, state)
             found[variant] = Unknown(
                 f"endpoint {state.name}",
-                f"holds model {state.model_version[:12]}, and the registry knows no passing "
-                "verdict for exactly its bytes",
-                f"restore a newer backup of the registry, or have it proven again with "
-                f"'ml-control run {pipeline.name}'",
+                f"holds model {state.model_version[:12]}, and {reason}",
+                step,
                 model_version=state.model_version,
                 state=state.state,
             )
     return found
+
+
+def _why_unproven(pipeline: Pipeline, state: EndpointState) -> tuple[str, str]:
+    """Reason and next step, for an endpoint that is not proven."""
+    if replaced := state.detail.get("replaced"):
+        step = (
+            "see who may write there; 'ml-control up' or the next prediction serves the proven "
+            "bytes again"
+        )
+        return f"{replaced} was replaced after it was proven", step
+    step = (
+        "restore a newer backup of the registry, or have it proven again with "
+        f"'ml-control run {pipeline.name}'"
+    )
+    return "the registry knows no passing verdict for exactly its bytes", step
 
 
 def halt_unproven(platform: Platform, pipeline: Pipeline) -> dict[str, Unknown]:
@@ -193,7 +207,9 @@ def _is_proven(platform: Platform, pipeline: Pipeline, state: EndpointState) -> 
         return False
     digest = state.detail.get("archive_sha256", model.files.get(ARCHIVE))
     passed = any(v.passed for v in models.verdicts(pipeline.name, model.version))
-    return passed and model.version == state.model_version and digest == model.files.get(ARCHIVE)
+    container = state.detail.get("container", model.container)
+    same = model.version == state.model_version and container == model.container
+    return passed and same and digest == model.files.get(ARCHIVE)
 
 
 def require_whole(platform: Platform, pipeline: Pipeline) -> None:

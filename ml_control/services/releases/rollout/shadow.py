@@ -17,6 +17,7 @@ from ml_control.errors import BadObject, PlatformFailed, Retryable
 from ml_control.platform import Platform
 from ml_control.ports import Prediction
 from ml_control.registry.experiments import Shadow
+from ml_control.services.models.evidence import ARCHIVE
 from ml_control.services.models.gatekeeper import Proven
 from ml_control.services.releases.deployment import Say, parse_predictions
 
@@ -55,11 +56,11 @@ def replay(
     features = FeatureSpec.model_validate_json(proven.features)
     tally = _Tally()
     asked = platform.log.newest(pipeline.name, pipeline.spec.rollout.shadow_requests)
-    endpoint = rollout.variants[variant].endpoint
+    endpoint, archive = rollout.variants[variant].endpoint, proven.model.files[ARCHIVE]
     for one in asked:
         tally.requests += 1
         try:
-            answers = _ask(platform, pipeline, endpoint, features, one)
+            answers = _ask(platform, pipeline, endpoint, features, one, archive)
         except Retryable:
             state = platform.endpoints.describe(endpoint).state
             if state == "InService":
@@ -104,6 +105,7 @@ def _ask(
     endpoint: str,
     features: FeatureSpec,
     asked: Prediction,
+    archive: str,
 ) -> list[dict[str, Any]]:
     """The variant's answers to one logged request, as the gateway would give them."""
     masked = set(pipeline.spec.log.mask)
@@ -113,7 +115,7 @@ def _ask(
         rows.append(csv_row(features.encode_record(known)))
     answers: list[list[float]] = []
     for body in bodies(rows, SERVERLESS_BYTES):  # it may have been asked where more was taken
-        reply = platform.endpoints.invoke(endpoint, body)
+        reply = platform.endpoints.invoke(endpoint, body, archive=archive)
         if reply.status != 200:
             said = reply.body[:200].decode(errors="replace")
             raise PlatformFailed(endpoint, f"status {reply.status}: {said}", "see the server's log")
