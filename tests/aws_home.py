@@ -131,14 +131,19 @@ class AwsHome:
         self.registry = self.platform.registry
 
     def outcome(self) -> dict[str, Any]:
-        """What the registry says at the end, without what differs between equal runs.
-
-        Versions of objects are told as what they are in S3: those that were put.
+        """What the registry says at the end, without what differs between equal runs: the versions
+        of objects, which S3 chooses. They are those that were put.
         """
         found = outcome(self.registry, self.cloud.name)
         events = found["events"]
         assert self.cloud.puts == {(key, version) for key, version, _ in events}
-        return {**found, "events": sorted((key, state) for key, _, state in events)}
+        partitions = [
+            (state.partition, [(item.key, item.digest, item.rows) for item in raw.objects])
+            for state in self.registry.partitions.all(self.cloud.name)
+            if (raw := load_raw(self.platform, state)) is not None
+        ]
+        events = sorted((key, state) for key, _, state in events)
+        return {**found, "partitions": partitions, "events": events}
 
     def check_ledger(self) -> None:
         """Every object put has its one record, and done means in the published manifest."""
@@ -222,3 +227,14 @@ def cloud_on(fake: FakeSageMaker, root: Path, pipelines: Path, name: str) -> Ite
             yield cloud
         finally:
             cloud.end()
+
+
+def aws_variables(settings: AwsSettings) -> dict[str, str]:
+    """The settings as the environment says them."""
+    told = {}
+    for name, value in settings.model_dump(exclude_defaults=True).items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        if isinstance(value, (list, tuple)):
+            text = ",".join(value)
+        told[f"ML_CONTROL_AWS_{name.upper()}"] = text
+    return told
