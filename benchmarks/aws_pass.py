@@ -225,8 +225,9 @@ def _local(home: Path, pipelines: Path, files: list[Path]) -> Pass:
         return state
 
     done = Pass(watch)
-    with mock.patch.object(trainer, "train", trained), mock.patch.object(
-        endpoints, "deploy", deployed
+    with (
+        mock.patch.object(trainer, "train", trained),
+        mock.patch.object(endpoints, "deploy", deployed),
     ):
         for _ in _driven(done, platform, pipeline, files[0]):
             pass

@@ -156,16 +156,12 @@ class AwsHome:
             manifests[state.partition] = raw
             assert state.processed is not None
             assert raw.digest == state.processed_from
-            processed = load_processed(
-                self.platform, state.processed.path, state.processed.digest
-            )
+            processed = load_processed(self.platform, state.processed.path, state.processed.digest)
             ids = [row for file in processed.files
                    for row in read_parquet(self.platform, file)["row_id"]]  # fmt: skip
             assert raw.rows == len(ids)
             assert raw.rows == len(set(ids))
-        listed = {
-            (item.key, item.version) for raw in manifests.values() for item in raw.objects
-        }
+        listed = {(item.key, item.version) for raw in manifests.values() for item in raw.objects}
 
         assert sorted(self.cloud.puts) == sorted((e.key, e.version) for e in events)
         assert listed == {(e.key, e.version) for e in events if e.state == "done"}

@@ -25,7 +25,7 @@ _IN_PROGRESS = ("in-progress", "in progress", "already existing", "endpoint conf
 class Times:
     """Seconds: between two looks, at first and at most; how long a deletion is waited for."""
 
-    poll: float = 1.0
+    poll: float = 0.2
     longest_poll: float = 10.0
     stop: float = 1800.0
     give_up: float = 300.0  # for the deletion of what failed

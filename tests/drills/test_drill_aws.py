@@ -170,9 +170,7 @@ def test_two_control_planes_that_drive_everything(cloud, tables, expected):
         for process in processes.values():
             process.kill()
             process.wait()
-    refused = [
-        {"who": who, **each} for who, text in said.items() for each in json.loads(text)
-    ]
+    refused = [{"who": who, **each} for who, text in said.items() for each in json.loads(text)]
     print(refused)
 
     named = [each for each in refused if each.get("holder", "unknown") != "unknown"]
