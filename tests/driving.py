@@ -1,4 +1,4 @@
-"""A pipeline driven from arrivals to a routed model by the services that assets and sensors call."""
+"""A pipeline driven from arrivals to a routed model by what assets and sensors call."""
 
 from __future__ import annotations
 

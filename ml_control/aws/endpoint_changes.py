@@ -135,13 +135,15 @@ class Changes:
         trouble: Retryable | None = None
         began = self._clock()
         while True:
-            self._turns.renew(turn)
+            self._turns.keep(turn)
             look: Look | None = None
             try:
                 found = self._described(wanted.endpoint)
                 look = _look(found) if found else None
                 attempt = seen(attempt, look)
                 step = next_step(attempt, look)
+                if step not in ("wait", "failed"):
+                    self._turns.renew(turn)  # only whoever still has the turn changes anything
                 if step == "done":
                     self._mark(found or {}, turn.token)
                     return

@@ -16,13 +16,13 @@ from aws_home import aws_variables, cloud_on, hurried
 from drilling import DAYS, NAME, write_pipeline
 from driving import STEPS, drive, quiet
 
-from ml_control.errors import Conflict, MlControlError, Retryable
+from ml_control.aws.client import Clients
+from ml_control.errors import MlControlError, Retryable
 from ml_control.ports import TABLES
 from ml_control.services.arrivals.sweep import sweep
 from ml_control.services.models.retraining import keep, observe_and_decide, take_calls
 from ml_control.services.models.training import train
 from ml_control.testing.account import make_tables
-from ml_control.aws.client import Clients
 
 DRIVER = Path(__file__).with_name("aws_driver.py")
 DATA = {name: STEPS[name] for name in ("take in", "ingest")}
@@ -206,9 +206,7 @@ def restored(cloud, point):
     return aws
 
 
-def test_a_registry_of_an_earlier_time_while_a_newer_model_serves(
-    cloud, tables, expected, monkeypatch
-):
+def test_a_registry_of_an_earlier_time_while_a_newer_model_serves(cloud, tables, monkeypatch):
     """The restored tables know the first day and its model, and the second serves: it is stopped,
     named and told; then the sweep finds the second day, the job is adopted and the same model
     serves again.
@@ -236,11 +234,11 @@ def test_a_registry_of_an_earlier_time_while_a_newer_model_serves(
     assert 0 == told.exit_code, told.output
     differences = json.loads(told.stdout)["differences"][NAME]
     now = cloud.home(aws)
-    names = [state.name for state in map(now.platform.endpoints.describe, (f"{NAME}-a", f"{NAME}-b"))
-             if state.state == "InService"]  # fmt: skip
+    states = [now.platform.endpoints.describe(f"{NAME}-{variant}") for variant in "ab"]
+    serving = [state.name for state in states if state.state == "InService"]
 
     assert any(f"holds model {second[:12]}" in each["reason"] for each in differences)
-    assert [f"{NAME}-a"] == names
+    assert [f"{NAME}-a"] == serving
     assert first == now.registry.rollouts.get(NAME).champion
     newest = now.registry.history.newest(NAME)
     assert ["restored", "halted"] == [next(newest).action for _ in range(2)]
@@ -257,7 +255,7 @@ def test_a_registry_of_an_earlier_time_while_a_newer_model_serves(
 
 
 def test_a_schedules_event_for_two_control_planes(fake_sagemaker, tmp_path, tables):
-    """Delivered twice, and once more afterwards, to two that tick at the same time: one training."""
+    """Delivered twice, and once more later, to two that tick at the same time: one training."""
     write_pipeline(tmp_path / "pipelines", retrain={"min_new_rows": 1_000_000})
     with cloud_on(fake_sagemaker, tmp_path, tmp_path / "pipelines", NAME) as cloud:
         cloud.put(DAYS[0], tables[DAYS[0]])
