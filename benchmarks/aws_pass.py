@@ -23,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "drills")]
+sys.path.insert(0, str(ROOT / "tests"))
 from aws_home import Cloud
 from driving import STEPS
 from emulators import REGION, credentials, moto_url
@@ -62,8 +62,8 @@ class Watch:
     def aside(self, start: float, end: float) -> float:
         """Seconds between two moments in which something else was at work, each counted once."""
         total, until = 0.0, start
-        for begin, stop in sorted(self.spans):
-            begin, stop = max(begin, until), min(stop, end)
+        for began, ended in sorted(self.spans):
+            begin, stop = max(began, until), min(ended, end)
             if stop > begin:
                 total, until = total + stop - begin, stop
         return total
@@ -72,8 +72,8 @@ class Watch:
 @contextmanager
 def noting(watch: Watch) -> Iterator[None]:
     """Note each request from its first line to the end of its answer."""
-    handler, began = fault_proxy._Handler, threading.local()
-    parse, send = handler.parse_request, handler._send
+    handler, began = fault_proxy._Handler, threading.local()  # noqa: SLF001 - it is timed
+    parse, send = handler.parse_request, handler._send  # noqa: SLF001
 
     def parsed(self: Any) -> bool:
         began.at = time.perf_counter()

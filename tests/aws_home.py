@@ -93,13 +93,12 @@ class Cloud:
 
     def jobs(self) -> list[str]:
         """Training jobs of this account, oldest first."""
-        names = []
+        found: list[dict[str, Any]] = []
         pages = self.clients.client("sagemaker").get_paginator("list_training_jobs")
         for page in pages.paginate(SortBy="CreationTime", SortOrder="Ascending"):
-            for one in page["TrainingJobSummaries"]:
-                if self._is_ours(one["TrainingJobName"]):
-                    names.append(str(one["TrainingJobName"]))
-        return names
+            found += page["TrainingJobSummaries"]
+        names = [str(one["TrainingJobName"]) for one in found]
+        return [name for name in names if self._is_ours(name)]
 
     def _is_ours(self, job: str) -> bool:
         told = self.clients.client("sagemaker").describe_training_job(TrainingJobName=job)
@@ -199,8 +198,8 @@ def quick(platform: Platform) -> Platform:
 
 @contextmanager
 def hurried() -> Iterator[None]:
-    """botocore's clock runs a hundred times as fast: it waits before it tries again, and as adaptive
-    retries slow down, for hundredths of the time.
+    """botocore's clock runs a hundred times as fast: it waits hundredths of the time before it
+    tries again, and as adaptive retries slow it down.
     """
     from botocore import endpoint
     from botocore.retries.bucket import Clock, TokenBucket

@@ -1,8 +1,8 @@
 """A control plane of its own process, which drives everything that it finds until a model is live.
 
 Run as ``python aws_driver.py SETTINGS PIPELINE WHO EVENTS``: SETTINGS is JSON, EVENTS how many
-objects there will be. It says ``ready``, begins at a line of its input, and ends with a line of JSON:
-what it was refused.
+objects there will be. It says ``ready``, begins at a line of its input, and ends with a line of
+JSON: what it was refused.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def look(platform: Platform, pipeline: Pipeline) -> tuple[Rollout, Decision]:
 
 
 def _read(platform: Platform, pipeline: Pipeline) -> tuple[Rollout, MlControlError | None]:
-    """Read new outcomes and keep what the experiment says; the Rollout, and what stood in the way."""
+    """Read new outcomes, keep what the experiment says; the Rollout, and what was in the way."""
     trouble: MlControlError | None = None
     try:
         gather(platform, pipeline)
