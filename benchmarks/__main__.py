@@ -23,6 +23,7 @@ NAMES = (
     "consumer",
     "registry_aws",
     "aws_intake",
+    "aws_pass",
 )
 
 

@@ -32,7 +32,7 @@ _MEANWHILE = (
 class Times:
     """Seconds: between two looks, at first and at most; how long a deletion is waited for."""
 
-    poll: float = 1.0
+    poll: float = 0.2
     longest_poll: float = 10.0
     stop: float = 1800.0
     give_up: float = 300.0  # for the deletion of what failed
@@ -186,13 +186,15 @@ class Changes:
         trouble: Retryable | None = None
         began = self._clock()
         while True:
-            self._turns.renew(turn)
+            self._turns.keep(turn)
             look: Look | None = None
             try:
                 found = self._described(wanted.endpoint)
                 look = _look(found) if found else None
                 attempt = seen(attempt, look)
                 step = next_step(attempt, look)
+                if step not in ("wait", "failed"):
+                    self._turns.renew(turn)  # only whoever still has the turn changes anything
                 if step == "done":
                     self._mark(found or {}, turn.token)
                     return

@@ -75,6 +75,11 @@ class Turns:
         finally:
             self._give_back(turn)
 
+    def keep(self, turn: Turn) -> None:
+        """Hold on to the turn while nothing is changed: renewed when a quarter of it is over."""
+        if float(turn.body["until"]) - self._clock() < TURN_SECONDS * 3 / 4:
+            self.renew(turn)
+
     def renew(self, turn: Turn, **changes: Any) -> None:
         """Hold on to the turn and note something. Raises ``Conflict`` when it was taken over."""
         body = {**turn.body, **changes, "until": self._clock() + TURN_SECONDS}

@@ -170,6 +170,7 @@ class SageMakerTrainer:
         on_round: Callable[[Round], None],
     ) -> tuple[tuple[Round, ...], Choice]:
         """Everything that a completed job printed, and the round that this chooses."""
+        pauses = self._pace.pauses()
         for look in range(_LATE_LOOKS):
             if choice := _choice(job, raw, log.rounds):
                 output.keep_rounds(self._lake, name, log.rounds)
@@ -180,7 +181,7 @@ class SageMakerTrainer:
                     for step in rounds[log.told :]:
                         on_round(step)
                     return rounds, choice
-            self._pace.sleep(self._pace.first)
+            self._pace.sleep(next(pauses))
             log.read()
             log.tell(on_round)
         raise Retryable(

@@ -44,7 +44,7 @@ def until(condition, what, seconds=PATIENCE, every=0.02):
     return found
 
 
-def write_pipeline(folder, **training):
+def write_pipeline(folder, retrain=None, **training):
     """The tumours example without its slow suite and with gates that small samples pass."""
     document = yaml.safe_load((ROOT / "pipelines" / NAME / "defs.yaml").read_text())
     attributes = document["attributes"]
@@ -56,6 +56,8 @@ def write_pipeline(folder, **training):
         "early_stopping_rounds": 10,
         **training,
     }
+    if retrain is not None:
+        attributes["retrain"] = retrain
     (folder / NAME).mkdir(parents=True)
     (folder / NAME / "defs.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
 

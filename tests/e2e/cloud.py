@@ -14,21 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from aws_home import aws_variables
 
 from ml_control.settings import AwsSettings
 
 PIPELINE = "tumours"
-
-
-def aws_variables(settings: AwsSettings) -> dict[str, str]:
-    """The settings as the environment says them."""
-    told = {}
-    for name, value in settings.model_dump(exclude_defaults=True).items():
-        text = json.dumps(value) if isinstance(value, dict) else str(value)
-        if isinstance(value, (list, tuple)):
-            text = ",".join(value)
-        told[f"ML_CONTROL_AWS_{name.upper()}"] = text
-    return told
 
 
 def free_port() -> int:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from drilling import DAYS, NAME, Home, write_pipeline
+from driving import drive, outcome
 from failing import plan_of
 
-from ml_control.errors import Conflict, Retryable
 from ml_control.local.anchors import LocalAnchors
 from ml_control.registry import Registry
-from ml_control.services.arrivals import intake, requests
-from ml_control.services.data import dataset
-from ml_control.services.models import training
-from ml_control.services.releases import deployment
 from ml_control.testing.faults import faulty
 from ml_control.testing.persistent import persistent
 from ml_control.testing.samples import write_tumours
 
 RATES = {"before": 0.08, "after": 0.08, "throttle": 0.02, "delay": 0.015, "hang": 0.005}
 SDK_TRIES = 4  # of one call by the client beneath a service, as boto3's
-TRIES = 200
 
 
 def failing(platform, plan):
@@ -51,43 +45,6 @@ def failing(platform, plan):
     )
 
 
-def quiet(_):
-    """Progress is of no interest here."""
-
-
-def ingest(platform, pipeline, run):
-    """Publish every partition that has something to do."""
-    for partition in sorted(requests.partitions_with_work(platform, pipeline)):
-        dataset.admit(platform, pipeline, partition, run)
-        dataset.process(platform, pipeline, partition, run)
-
-
-STEPS = {  # what the sensors start, one after the other
-    "take in": lambda platform, pipeline, run: intake.take_in(platform, pipeline, settle=0.0),
-    "ingest": ingest,
-    "train": lambda *of: training.train(*of, quiet),
-    "deploy": lambda *of: deployment.deploy(*of, quiet),
-    "route": lambda *of: deployment.route(*of, quiet),
-}
-
-
-def drive(platform, pipeline):
-    """Each step again until it comes to its end; the refusals on the way, by step and kind."""
-    refusals = Counter()
-    for name, step in STEPS.items():
-        for number in range(TRIES):
-            try:
-                step(platform, pipeline, f"{name} {number}")
-                break
-            except (Retryable, Conflict) as error:
-                refusals[name, error.kind] += 1
-                if isinstance(error, Conflict):  # a lease that could not be given back runs out
-                    time.sleep(0.1)
-        else:
-            raise AssertionError(f"not done in {TRIES} tries: {refusals}")
-    return refusals
-
-
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory):
     """The folder of the pipeline."""
@@ -108,29 +65,12 @@ def home_in(folder, pipelines):
         home.endpoints.stop(name)
 
 
-def outcome(home):
-    """What the registry says at the end, without times, runs and numbers of tries."""
-    models = home.registry.models.all(NAME)
-    rollout = home.registry.rollouts.get(NAME)
-    return {
-        "partitions": [
-            (state.partition, state.raw.digest, state.processed.digest)
-            for state in home.registry.partitions.all(NAME)
-        ],
-        "models": [model.version for model in models],
-        "events": sorted((e.key, e.version, e.state) for e in home.registry.ledger.events(NAME)),
-        "passed": {v.model_version for v in home.registry.models.verdicts(NAME) if v.passed},
-        "live": (rollout.live, rollout.champion, rollout.state),
-        "weights": dict(rollout.weights),
-    }
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory, pipelines):
     """How it ends when nothing fails."""
     with home_in(tmp_path_factory.mktemp("calm"), pipelines) as home:
         assert {} == drive(home.platform, home.pipeline)
-        return outcome(home)
+        return outcome(home.registry, NAME)
 
 
 @pytest.mark.parametrize("seed", ["1", "2", "random"])
@@ -149,7 +89,7 @@ def test_a_pipeline_comes_to_the_same_end_whatever_fails(
         took = time.monotonic() - began
         print(f"{sum(plan.calls.values())} calls, {plan.counts}, {dict(refusals)}, {took:.1f} s")
 
-        assert expected == outcome(home)
+        assert expected == outcome(home.registry, NAME)
         assert 1 == len(expected["models"])
         assert sum(plan.counts.values()) > 50
         home.check_ledger()

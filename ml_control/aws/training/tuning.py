@@ -143,10 +143,10 @@ class _Trials:
         params = {k: str(v) for k, v in one["TunedHyperParameters"].items()}
         log = JobLog(self._clients, name)
         log.read()
-        for _ in range(_LATE_LOOKS):
+        for _, pause in zip(range(_LATE_LOOKS), self._pace.pauses(), strict=False):
             if log.rounds or status == "Failed":
                 break
-            self._pace.sleep(self._pace.first)  # the last lines of a log may come late
+            self._pace.sleep(pause)  # the last lines of a log may come late
             log.read()
         reason, state = "", _ENDED[status]
         if status != "Completed":

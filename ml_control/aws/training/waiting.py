@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,17 @@ _ENDED = frozenset({"Completed", "Failed", "Stopped"})
 class Pace:
     """How often a job is looked at: at first every ``first`` seconds, slower the longer it runs."""
 
-    first: float = 2.0
+    first: float = 0.2
     longest: float = 15.0
-    growth: float = 1.25
+    growth: float = 1.5
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+
+    def pauses(self) -> Iterator[float]:
+        """Seconds before the next look, and the one after it, and so on."""
+        pause = self.first
+        while True:
+            yield pause
+            pause = min(self.longest, pause * self.growth)
 
 
 def wait(
@@ -36,7 +43,7 @@ def wait(
     times in a row, or refuses expired credentials: the job goes on, and the next caller adopts it;
     and when AWS does not show the job several times in a row.
     """
-    pause, refused, absent = pace.first, 0, 0
+    pauses, refused, absent = pace.pauses(), 0, 0
     while True:
         try:
             told = look()
@@ -57,5 +64,4 @@ def wait(
                 return told
             if absent > _PATIENCE:
                 raise Retryable(what, "is not known to AWS any more", "ask for it again")
-        pace.sleep(pause)
-        pause = min(pace.longest, pause * pace.growth)
+        pace.sleep(next(pauses))

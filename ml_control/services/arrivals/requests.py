@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ml_control.core.coalescing import Waiting, decide
@@ -167,10 +167,20 @@ def waiting(platform: Platform, pipeline: Pipeline) -> list[dict[str, object]]:
     return found
 
 
+def awaited(platform: Platform, pipeline: Pipeline) -> set[str]:
+    """Partitions with work that will be done by itself: attempts are left."""
+    works = list(_work(platform, pipeline))
+    return {work.partition for work in works} - _given_up(platform, pipeline, works)
+
+
 def given_up(platform: Platform, pipeline: Pipeline) -> set[str]:
     """Partitions whose attempts are used up: a person looks, then ``replay`` tries again."""
+    return _given_up(platform, pipeline, _work(platform, pipeline))
+
+
+def _given_up(platform: Platform, pipeline: Pipeline, works: Iterable[Work]) -> set[str]:
     found = set()
-    for work in _work(platform, pipeline):
+    for work in works:
         request = platform.registry.partitions.get(pipeline.name, work.partition).request
         used = request.attempt if request is not None and request.key == work.key else 0
         known = is_known(work.partition, pipeline.spec.source.partition)

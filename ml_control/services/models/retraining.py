@@ -21,7 +21,7 @@ from ml_control.core.retraining import (
 from ml_control.core.training_state import TrainingState
 from ml_control.platform import Platform
 from ml_control.services.alerts import clear_alerts, raise_alert
-from ml_control.services.arrivals.requests import given_up, partitions_with_work
+from ml_control.services.arrivals.requests import awaited
 from ml_control.services.data.new_data import new_data
 from ml_control.services.models.measures import measure
 
@@ -45,7 +45,7 @@ def observe_and_decide(
     seen = Observation(
         published=data.digest,
         ingesting=ingesting,
-        waiting=len(partitions_with_work(platform, pipeline) - given_up(platform, pipeline)),
+        waiting=len(awaited(platform, pipeline)),
         training=training or registry.leases.holder(pipeline.name, "model") is not None,
         backfilling=registry.leases.holder(pipeline.name, BACKFILL_STAGE) is not None,
         undeployed=not deploying and _undeployed(platform, pipeline, model),

@@ -8,7 +8,7 @@ halted: the verdict may have been lost with the newer registry, but nobody can t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +44,24 @@ def endpoint_name(pipeline: Pipeline, variant: str) -> str:
     return f"{pipeline.name.replace('_', '-')}-{variant}"
 
 
-def unproven(platform: Platform, pipeline: Pipeline) -> dict[str, Unknown]:
+def described(platform: Platform, pipeline: Pipeline) -> dict[str, EndpointState]:
+    """What the endpoint of each variant does now."""
+    return {
+        variant: platform.endpoints.describe(endpoint_name(pipeline, variant))
+        for variant in VARIANTS
+    }
+
+
+def unproven(
+    platform: Platform, pipeline: Pipeline, states: Mapping[str, EndpointState] | None = None
+) -> dict[str, Unknown]:
     """Variants whose endpoint holds bytes that no passing verdict of this registry is about.
 
-    A deployment cannot be meant: it has its verdict before its server starts.
+    A deployment cannot be meant: it has its verdict before its server starts. ``states`` is what
+    :func:`described` gave just now, if it is known.
     """
     found: dict[str, Unknown] = {}
-    for variant in VARIANTS:
-        state = platform.endpoints.describe(endpoint_name(pipeline, variant))
+    for variant, state in (states or described(platform, pipeline)).items():
         if state.model_version and not _is_proven(platform, pipeline, state):
             reason, step = _why_unproven(pipeline, state)
             found[variant] = Unknown(
@@ -131,14 +141,14 @@ def differences(platform: Platform, pipeline: Pipeline) -> list[Difference]:
 
 
 def _served(platform: Platform, pipeline: Pipeline) -> Iterator[Difference]:
-    unknown = unproven(platform, pipeline)
+    states = described(platform, pipeline)
+    unknown = unproven(platform, pipeline, states)
     rollout = platform.registry.rollouts.get(pipeline.name)
-    for variant in VARIANTS:
+    for variant, state in states.items():
         if variant in unknown:
             error = unknown[variant]
             yield Difference(error.object, error.reason, error.next)
             continue
-        state = platform.endpoints.describe(endpoint_name(pipeline, variant))
         named = rollout.variants.get(variant)
         if named is not None and state.model_version not in ("", named.model_version):
             yield Difference(

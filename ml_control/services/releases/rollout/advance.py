@@ -35,21 +35,26 @@ class Advanced:
 
 def look(platform: Platform, pipeline: Pipeline) -> tuple[Rollout, Decision]:
     """What would be done next. Reads new outcomes first; starts and changes nothing else."""
-    trouble = _read(platform, pipeline)
-    rollout = platform.registry.rollouts.get(pipeline.name)
+    rollout, trouble = _read(platform, pipeline)
     seen = observe(platform, pipeline, rollout, trouble=trouble)
     tell(platform, pipeline, rollout, seen)
     return rollout, decide(rollout, seen, pipeline.spec.rollout)
 
 
-def _read(platform: Platform, pipeline: Pipeline) -> MlControlError | None:
-    """Read new outcomes and keep what the experiment says; gives what stood in the way."""
+def _read(platform: Platform, pipeline: Pipeline) -> tuple[Rollout, MlControlError | None]:
+    """Read new outcomes, keep what the experiment says; the Rollout, and what was in the way."""
+    trouble: MlControlError | None = None
     try:
         gather(platform, pipeline)
-        note_judgement(platform, pipeline, platform.registry.rollouts.get(pipeline.name))
     except MlControlError as error:
-        return error
-    return None
+        trouble = error
+    rollout = platform.registry.rollouts.get(pipeline.name)
+    if trouble is None:
+        try:
+            note_judgement(platform, pipeline, rollout)
+        except MlControlError as error:
+            trouble = error
+    return rollout, trouble
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,8 @@ def advance_under(
     """:func:`advance` for whoever holds the lease already."""
     done: list[Action] = []
     refused: dict[str, MlControlError] = {}
-    trouble = _read(platform, pipeline)
+    rollout, trouble = _read(platform, pipeline)
     for _ in range(_MOST):
-        rollout = platform.registry.rollouts.get(pipeline.name)
         seen = observe(platform, pipeline, rollout, refused, trouble=trouble)
         decision = decide(rollout, seen, pipeline.spec.rollout)
         action = decision.actions[0] if decision.actions else None
@@ -137,10 +141,12 @@ def advance_under(
                 raise error.error from error
             say(str(error.error))
             refused[error.variant] = error.error
-            continue
-        done.append(action)
-    rollout = platform.registry.rollouts.get(pipeline.name)
-    tell(platform, pipeline, rollout, observe(platform, pipeline, rollout, refused))
+        else:
+            done.append(action)
+        rollout = platform.registry.rollouts.get(pipeline.name)
+    else:
+        seen = observe(platform, pipeline, rollout, refused)
+    tell(platform, pipeline, rollout, seen)
     made_good = {action.variant for action in done if action.kind == "roll_back"}
     left = [refused[variant] for variant in refused if variant not in made_good]
     if left and rollout.state == "idle":

@@ -239,8 +239,10 @@ def arm_of(traffic: Traffic, limit: float | None) -> ArmCounts:
 def note_judgement(platform: Platform, pipeline: Pipeline, rollout: Rollout) -> None:
     """Keep what the experiment says now, and a point of its confidence sequence, for people."""
     book = platform.registry.experiments
+    if rollout.phase != "experiment":
+        return
     evidence, version = book.evidence(pipeline.name, rollout.id)
-    if evidence is None or rollout.phase != "experiment":
+    if evidence is None:
         return
     found = judgement(platform, pipeline, rollout, evidence)
     told = found.to_json()

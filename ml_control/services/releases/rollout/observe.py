@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from ml_control.core.gates import gate_config
 from ml_control.core.pipeline import Pipeline
-from ml_control.core.records import VARIANTS, Rollout, Verdict
+from ml_control.core.records import Rollout, Verdict
 from ml_control.core.rollout import Alarmed, Candidate, Health, Judged, Replayed, Seen, Serving
 from ml_control.errors import MlControlError, Retryable
 from ml_control.platform import Platform
 from ml_control.services.data.audit import quality_digest
 from ml_control.services.releases.approvals import consent
-from ml_control.services.releases.reconcile import endpoint_name, unproven
+from ml_control.services.releases.reconcile import described, unproven
 from ml_control.services.releases.rollout.alarms import alarmed
 from ml_control.services.releases.rollout.evidence import health_of, judge_of, read_evidence
 
@@ -31,10 +31,10 @@ def observe(
     The candidate is the newest model, or the one ``asked`` for. Bytes are not read here: whoever
     gives traffic proves them again.
     """
-    unknown = unproven(platform, pipeline)
+    states = described(platform, pipeline)
+    unknown = unproven(platform, pipeline, states)
     serving: dict[str, Serving] = {}
-    for variant in VARIANTS:
-        state = platform.endpoints.describe(endpoint_name(pipeline, variant))
+    for variant, state in states.items():
         why = (refused or {}).get(variant)
         serving[variant] = Serving(
             state.state, state.model_version, variant not in unknown, why.reason if why else ""
