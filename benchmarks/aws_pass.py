@@ -1,8 +1,10 @@
 """A whole pass (ingest, train, deploy, route, one prediction) on AWS beside the local platform.
 
 Both in this process, in turn, by the services that assets and sensors call. Aside are, on either
-side, the training job's own seconds and the start of the endpoint, and on AWS every moment in which
-an emulator was at work on a request: a proxy before each notes from when to when, and counts.
+side, the training job's own seconds (with the container's process that cuts the model and answers
+the golden records, which locally is the job itself) and the start of the endpoint, and on AWS every
+moment in which an emulator was at work on a request: a proxy before each notes from when to when,
+and counts.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from aws_home import Cloud
 from driving import STEPS
 from emulators import REGION, credentials, moto_url
 
 from ml_control.aws.client import Clients
 from ml_control.aws.metrics import CloudWatchMetrics
+from ml_control.aws.training import outcome
 from ml_control.core.pipeline import Pipeline
 from ml_control.platform import Platform, open_platform
 from ml_control.services.alerts import attend
@@ -48,6 +50,7 @@ from ml_control.testing.fault_proxy import FaultProxy
 from ml_control.testing.sagemaker import FakeSageMaker
 from ml_control.testing.samples import write_tumours
 
+ROOT = Path(__file__).parents[1]
 NAME, REPEATS, GOAL = "tumours", 3, 1.2
 DAYS = [(datetime.now(UTC).date() - timedelta(days=back)).isoformat() for back in (3, 2)]
 Span = tuple[float, float]
@@ -83,7 +86,16 @@ def noting(watch: Watch) -> Iterator[None]:
         send(self, answer)
         watch.spans.append((began.at, time.perf_counter()))
 
+    cut = outcome._cut  # noqa: SLF001
+
+    def timed(*given: Any) -> Any:
+        start = time.perf_counter()
+        answer = cut(*given)
+        watch.spans.append((start, time.perf_counter()))
+        return answer
+
     with (
+        mock.patch.object(outcome, "_cut", timed),
         mock.patch.object(handler, "parse_request", parsed),
         mock.patch.object(handler, "_send", sent),
     ):

@@ -211,7 +211,7 @@ class Changes:
             if time.monotonic() >= deadline:
                 raise trouble or self._too_late(wanted, look, timeout)
             self._sleep(min(pause, max(0.01, deadline - time.monotonic())))
-            pause = min(pause * 1.5, self.times.longest_poll)
+            pause = min(pause * 1.25, self.times.longest_poll)
 
     def _act(
         self, step: str, attempt: Attempt, look: Look | None, wanted: Wanted, turn: Turn

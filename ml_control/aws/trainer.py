@@ -30,7 +30,7 @@ from ml_control.lake import Lake
 from ml_control.ports import Round, Search, TrainingJob, TrainingResult, Tried
 
 _RUBBLE_SECONDS = 86_400.0
-_LATE_LOOKS = 12  # at a finished job's log, whose last lines may come late
+_LATE_LOOKS = 16  # at a finished job's log, whose last lines may come late
 
 
 class SageMakerTrainer:

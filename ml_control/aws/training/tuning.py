@@ -14,7 +14,7 @@ from ml_control.errors import MlControlError, PlatformFailed, Retryable
 from ml_control.ports import Search, Tried
 
 _ENDED = {"Completed": "complete", "Stopped": "pruned", "Failed": "failed"}
-_LATE_LOOKS = 6
+_LATE_LOOKS = 12
 _LONGEST_REASON = 500
 
 

@@ -19,7 +19,7 @@ class Pace:
 
     first: float = 0.2
     longest: float = 15.0
-    growth: float = 1.5
+    growth: float = 1.25
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def pauses(self) -> Iterator[float]:
