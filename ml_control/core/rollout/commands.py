@@ -181,7 +181,7 @@ def _require_serving(state: Rollout, seen: Seen, variant: str) -> None:
 
 def _possible(state: Rollout, decision: Decision) -> Decision:
     if not decision.actions:
-        raise Retryable(_name(state), decision.because, "see the server's log, then try again")
+        raise Retryable(_name(state), decision.because, "see the endpoint's log, then try again")
     return decision
 
 

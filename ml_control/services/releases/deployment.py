@@ -303,7 +303,7 @@ def answer_golden(platform: Platform, name: str, proven: Proven) -> int:
             raise PlatformFailed(
                 f"endpoint {name}",
                 f"answered its golden records with status {reply.status}: {reply.body[:300]!r}",
-                "see the server's log; the earlier variant serves on",
+                "see the endpoint's log; the earlier variant serves on",
             )
         answers += parse_predictions(reply.body)
     expected: list[list[float]] = proven.golden["predictions"]
@@ -323,7 +323,7 @@ def parse_predictions(body: bytes) -> list[list[float]]:
         return [[float(cell) for cell in line.split(",")] for line in body.decode().split()]
     except ValueError as error:
         raise PlatformFailed(
-            "endpoint", f"answered no numbers: {body[:200]!r}", "see the server's log"
+            "endpoint", f"answered no numbers: {body[:200]!r}", "see the endpoint's log"
         ) from error
 
 

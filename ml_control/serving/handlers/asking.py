@@ -71,4 +71,4 @@ def _ask(ask: Ask, served: Served, features: FeatureSpec, body: bytes, rows: int
     told = f"answered {reply.status}: {reply.body[:200].decode(errors='replace')}"
     if reply.status in _BUSY:
         raise Retryable(f"endpoint {served.endpoint}", told, "try again in a moment")
-    raise PlatformFailed(f"endpoint {served.endpoint}", told, "see the server's log")
+    raise PlatformFailed(f"endpoint {served.endpoint}", told, "see the endpoint's log")
