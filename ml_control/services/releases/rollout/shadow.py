@@ -118,7 +118,8 @@ def _ask(
         reply = platform.endpoints.invoke(endpoint, body, archive=archive)
         if reply.status != 200:
             said = reply.body[:200].decode(errors="replace")
-            raise PlatformFailed(endpoint, f"status {reply.status}: {said}", "see the endpoint's log")
+            told = f"status {reply.status}: {said}"
+            raise PlatformFailed(endpoint, told, "see the endpoint's log")
         answers += parse_predictions(reply.body)
     return [features.decode(row) for row in answers]
 
