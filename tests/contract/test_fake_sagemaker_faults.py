@@ -232,6 +232,25 @@ def test_logs_of_nothing_are_absent(world) -> None:
     assert [] == world.logs.describe_log_groups(logGroupNamePrefix=none)["logGroups"]
 
 
+def test_logs_of_ones_own_are_written_and_read(world) -> None:
+    """A group and a stream are made once; events are kept in order, and out of order refused."""
+    names = {"logGroupName": "/own/metrics", "logStreamName": "one"}
+    with pytest.raises(world.logs.exceptions.ResourceNotFoundException):
+        world.logs.put_log_events(**names, logEvents=[{"timestamp": 1, "message": "a"}])
+    world.logs.create_log_group(logGroupName="/own/metrics", tags={"project": "own"})
+    world.logs.put_retention_policy(logGroupName="/own/metrics", retentionInDays=30)
+    world.logs.create_log_stream(**names)
+    with pytest.raises(world.logs.exceptions.ResourceAlreadyExistsException):
+        world.logs.create_log_stream(**names)
+    events = [{"timestamp": at, "message": f"at {at}"} for at in (1, 2)]
+    world.logs.put_log_events(**names, logEvents=events)
+    with pytest.raises(world.logs.exceptions.InvalidParameterException):
+        world.logs.put_log_events(**names, logEvents=events[::-1])
+
+    read = world.logs.get_log_events(**names, startFromHead=True)["events"]
+    assert ["at 1", "at 2"] == [event["message"] for event in read]
+
+
 def test_closing_ends_every_process(tmp_path, data) -> None:
     """Whatever serves or trains when the fake is closed is gone with it, and so is its port."""
     fake, world = open_world(tmp_path / "fake", "closing-all")

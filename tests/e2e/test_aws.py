@@ -118,3 +118,7 @@ def test_a_better_challenger_is_promoted(cloud):
     history = cloud.command("history", PIPELINE, "--verify", "--json")
     assert 0 == history.returncode, history.stderr
     assert "promoted" in history.stdout
+    group = f"/ml-control/{cloud.aws.project}-{cloud.aws.environment}/metrics"
+    logs = Clients(cloud.aws).client("logs")
+    told = logs.filter_log_events(logGroupName=group, filterPattern='"VariantWeight"')["events"]
+    assert told, "CloudWatch was told no metrics"

@@ -1,4 +1,4 @@
-"""CloudWatch Logs, as far as reading what jobs and endpoints wrote."""
+"""CloudWatch Logs: reading what jobs and endpoints wrote, and writing logs of one's own."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ class Logs:
             "GetLogEvents": self.get,
             "FilterLogEvents": self.filter,
             "DeleteLogGroup": self.delete_group,
+            "CreateLogGroup": self.create_group,
+            "CreateLogStream": self.create_stream,
+            "PutLogEvents": self.put,
+            "PutRetentionPolicy": self.retain,
         }
 
     def write(self, group: str, stream: str, text: str) -> None:
@@ -156,6 +160,46 @@ class Logs:
             del self._groups[request["logGroupName"]]
         return {}
 
+    def create_group(self, request: Mapping[str, Any]) -> Record:
+        """CreateLogGroup."""
+        with self._lock:
+            if request["logGroupName"] in self._groups:
+                raise _present("log group")
+            self._groups[request["logGroupName"]] = {}
+        return {}
+
+    def create_stream(self, request: Mapping[str, Any]) -> Record:
+        """CreateLogStream."""
+        with self._lock:
+            group = self._group(request)
+            if request["logStreamName"] in group:
+                raise _present("log stream")
+            group[request["logStreamName"]] = []
+        return {}
+
+    def put(self, request: Mapping[str, Any]) -> Record:
+        """PutLogEvents, in the order of their times as AWS wants them."""
+        told = request["logEvents"]
+        if any(a["timestamp"] > b["timestamp"] for a, b in itertools.pairwise(told)):
+            raise Refused(
+                "InvalidParameterException",
+                "Log events in a single PutLogEvents request must be in chronological order.",
+            )
+        with self._lock:
+            group, name = self._group(request), request["logStreamName"]
+            if name not in group:
+                raise _absent("log stream")
+            group[name] += [
+                _Event(next(self._count), int(one["timestamp"]), one["message"]) for one in told
+            ]
+        return {}
+
+    def retain(self, request: Mapping[str, Any]) -> Record:
+        """PutRetentionPolicy of a group that there is; nothing is forgotten here."""
+        with self._lock:
+            self._group(request)
+        return {}
+
     def _group(self, request: Mapping[str, Any]) -> dict[str, list[_Event]]:
         name = request.get("logGroupName") or _named(request.get("logGroupIdentifier", ""))
         if name not in self._groups:
@@ -169,6 +213,10 @@ def _named(identifier: str) -> str:
 
 def _absent(what: str) -> Refused:
     return Refused("ResourceNotFoundException", f"The specified {what} does not exist.")
+
+
+def _present(what: str) -> Refused:
+    return Refused("ResourceAlreadyExistsException", f"The specified {what} already exists.")
 
 
 def _within(event: _Event, request: Mapping[str, Any]) -> bool:
