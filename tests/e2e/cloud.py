@@ -83,10 +83,10 @@ class Cloud:
         """End everything that was started."""
         for process in self.processes.values():
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+                os.kill(process.pid, signal.SIGINT)
         for process in self.processes.values():
             try:
-                process.wait(timeout=30)
+                process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
