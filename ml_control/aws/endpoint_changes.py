@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_control.aws.client import Clients, translated
+from ml_control.aws.endpoint_failures import failure
 from ml_control.aws.endpoint_logs import log_tail
 from ml_control.aws.endpoint_parts import Parts, Wanted, described
 from ml_control.aws.endpoint_turns import Turn, Turns
-from ml_control.core.endpoint_failures import failure
 from ml_control.core.endpoint_steps import UNDER_WAY, Attempt, Look, next_step, seen
 from ml_control.errors import MlControlError, PlatformFailed, Retryable
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_control.core.endpoint_failures import failure
+from ml_control.aws.endpoint_failures import failure
 from ml_control.core.endpoint_steps import BROKEN, UNDER_WAY, Attempt, Look, next_step, seen
 from ml_control.core.rows import bodies
 from ml_control.errors import PlatformFailed, Retryable
